@@ -1,0 +1,79 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: MIT
+import PackageDescription
+
+/// The settings of every Swift target: what the compiler can check, it checks, and a warning is an error.
+let checked: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableExperimentalFeature("Lifetimes"),
+  .enableExperimentalFeature("SuppressedAssociatedTypes"),
+]
+
+func module(_ name: String, imports: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: imports, path: "Sources/\(name)", swiftSettings: checked)
+}
+
+func tests(_ name: String, imports: [Target.Dependency], resources: [Resource] = []) -> Target {
+  .testTarget(
+    name: name, dependencies: imports + ["PVTestSupport"], path: "Tests/\(name)", resources: resources,
+    swiftSettings: checked)
+}
+
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let collections: Target.Dependency = .product(name: "HashTreeCollections", package: "swift-collections")
+
+let package = Package(
+  name: "pvdisk",
+  products: [
+    .executable(name: "pvdisk", targets: ["pvdisk"]),
+    .library(name: "PVMachine", targets: ["PVMachine"]),
+    .library(name: "XenStore", targets: ["XenStore"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+  ],
+  targets: [
+    .target(name: "CLinux", path: "Sources/CLinux"),
+    .systemLibrary(
+      name: "CFuse3", path: "Sources/CFuse3", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+    .systemLibrary(
+      name: "CUring", path: "Sources/CUring", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+
+    module("XenWire", imports: ["CLinux"]),
+    module("GuestMemory", imports: ["CLinux"]),
+    module("BlockIO", imports: ["GuestMemory"]),
+    module("SharedRing", imports: ["XenWire", "GuestMemory", "CLinux"]),
+    module("XenHypervisor", imports: ["XenWire", "GuestMemory", "CLinux"]),
+    module("XenStore", imports: ["XenWire", "CLinux", collections]),
+    module("XenBus", imports: ["XenStore", "XenWire"]),
+    module(
+      "BlockFront", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+    module(
+      "BlockBack", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+    module("DiskImages", imports: ["BlockIO", "GuestMemory", "CLinux", "CUring"]),
+    module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3"]),
+    module(
+      "PVMachine",
+      imports: [
+        "BlockFront", "BlockBack", "DiskImages", "FuseExport", "XenBus", "XenStore", "XenHypervisor", "SharedRing",
+        "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
+      ]),
+    .executableTarget(
+      name: "pvdisk", dependencies: ["PVMachine", "XenStore", "CLinux", arguments, logging],
+      path: "Sources/pvdisk", swiftSettings: checked),
+
+    .target(
+      name: "PVTestSupport",
+      dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
+      path: "Tests/PVTestSupport", swiftSettings: checked),
+    tests("GuestMemoryTests", imports: ["GuestMemory"]),
+  ],
+  swiftLanguageModes: [.v6]
+)

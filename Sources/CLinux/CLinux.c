@@ -1,0 +1,102 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "CLinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/fuse.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+const int pv_mfd_cloexec = MFD_CLOEXEC;
+const int pv_rwf_nowait = RWF_NOWAIT;
+const int pv_rwf_dsync = RWF_DSYNC;
+const int pv_o_direct = O_DIRECT;
+const int pv_falloc_keep_size = FALLOC_FL_KEEP_SIZE;
+const int pv_falloc_punch_hole = FALLOC_FL_PUNCH_HOLE;
+const int pv_falloc_zero_range = FALLOC_FL_ZERO_RANGE;
+const int pv_seek_data = SEEK_DATA;
+const int pv_seek_hole = SEEK_HOLE;
+const unsigned long pv_blkgetsize64 = BLKGETSIZE64;
+const unsigned long pv_blksszget = BLKSSZGET;
+const unsigned long pv_blkpbszget = BLKPBSZGET;
+const unsigned long pv_blkdiscard = BLKDISCARD;
+const unsigned long pv_blkzeroout = BLKZEROOUT;
+const unsigned long pv_blksecdiscard = BLKSECDISCARD;
+const unsigned long pv_fuse_dev_ioc_clone = FUSE_DEV_IOC_CLONE;
+
+int pv_errno(void) { return errno; }
+void pv_set_errno(int value) { errno = value; }
+
+int pv_futex_wait(const void *word, uint32_t expected, const struct timespec *timeout) {
+  return (int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout, NULL, 0);
+}
+
+int pv_futex_wake(const void *word, int count) {
+  return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+int pv_memfd_create(const char *name, unsigned int flags) { return memfd_create(name, flags); }
+
+ssize_t pv_preadv2(int fd, const struct iovec *vector, int count, int64_t offset, int flags) {
+  return preadv2(fd, vector, count, offset, flags);
+}
+
+ssize_t pv_pwritev2(int fd, const struct iovec *vector, int count, int64_t offset, int flags) {
+  return pwritev2(fd, vector, count, offset, flags);
+}
+
+int pv_fallocate(int fd, int mode, int64_t offset, int64_t count) { return fallocate(fd, mode, offset, count); }
+int64_t pv_lseek(int fd, int64_t offset, int whence) { return lseek(fd, offset, whence); }
+int pv_open(const char *path, int flags, unsigned int mode) { return open(path, flags, mode); }
+int pv_ioctl_u64(int fd, unsigned long request, uint64_t *value) { return ioctl(fd, request, value); }
+int pv_ioctl_u32(int fd, unsigned long request, uint32_t *value) { return ioctl(fd, request, value); }
+
+int pv_ioctl_range(int fd, unsigned long request, uint64_t start, uint64_t count) {
+  uint64_t range[2] = {start, count};
+  return ioctl(fd, request, range);
+}
+
+int pv_fcntl_int(int fd, int command, int value) { return fcntl(fd, command, value); }
+
+int pv_ofd_lock(int fd, bool exclusive) {
+  struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+  return fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+int pv_lock_holder(int fd, bool exclusive) {
+  struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+  if (fcntl(fd, F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK || lock.l_pid <= 0) return 0;
+  return lock.l_pid;
+}
+
+int pv_pin_thread(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  return sched_setaffinity(0, sizeof(set), &set);
+}
+
+int pv_cpu_count(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  int count = CPU_COUNT(&set);
+  return count > 0 ? count : 1;
+}
+
+int pv_set_io_flusher(void) { return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); }
+unsigned int pv_major(uint64_t device) { return major(device); }
+unsigned int pv_minor(uint64_t device) { return minor(device); }
