@@ -69,7 +69,7 @@ public struct FrameNumber: RawRepresentable, Hashable, Comparable, Sendable, Bit
 }
 
 /// What a grant operation answers (grant_table.h `GNTST_*`).
-public enum GrantStatus: Int16, Error, Sendable, CaseIterable {
+public enum GrantStatus: Int16, Error, Sendable, CaseIterable, BitwiseCopyable {
   case okay = 0
   case generalError = -1
   case badDomain = -2
@@ -87,7 +87,7 @@ public enum GrantStatus: Int16, Error, Sendable, CaseIterable {
 }
 
 /// What an event-channel operation answers when it refuses (event_channel.h; negative errno on the wire).
-public enum EventChannelError: Int32, Error, Sendable, CaseIterable {
+public enum EventChannelError: Int32, Error, Sendable, CaseIterable, BitwiseCopyable {
   case notPermitted = -1
   case noSuchEntry = -2
   case noSuchDomain = -3
