@@ -73,7 +73,9 @@ extension GrantTable {
       PinnedRange(frame: entry.frame, start: Int(entry.start), end: Int(entry.start) + Int(entry.length)))
   }
 
-  /// Takes one pin back: the exact inverse of ``pin(_:by:increment:isReadOnly:isCopy:in:)``. Marks go last, under the lock.
+  /// Takes one pin back: the exact inverse of ``pin(_:by:increment:isReadOnly:isCopy:in:)``.
+  ///
+  /// Marks go last, under the lock.
   func unpin(_ reference: GrantReference, increment: UInt32, in state: inout ActiveEntries) {
     let index = Int(reference.rawValue)
     precondition(index < state.entries.count && state.entries[index].pins.isPinned, "an unpin without its pin")
@@ -98,7 +100,8 @@ extension GrantTable {
   }
 
   /// Sets the hypervisor's marks in the entry; answers why not when the entry does not allow it.
-  private func mark(_ index: Int, for mapper: DomainID, isReadOnly: Bool, isPinned: Bool, isCopy: Bool) -> GrantStatus? {
+  private func mark(_ index: Int, for mapper: DomainID, isReadOnly: Bool, isPinned: Bool, isCopy: Bool) -> GrantStatus?
+  {
     markVersion1(index, for: mapper, isReadOnly: isReadOnly, isPinned: isPinned)
   }
 
