@@ -45,6 +45,9 @@ public struct FrontRing<ABI: BlkifABI>: ~Copyable {
   /// Whether published requests wait for their responses.
   @inlinable public var hasOutstandingRequests: Bool { responseConsumer != privateRequestProducer }
 
+  /// Whether requests wait to be published.
+  @inlinable public var hasUnpublishedRequests: Bool { publishedRequestProducer != produced }
+
   /// Copies a request into the next slot. The peer does not see it before ``publishRequests()``.
   @inlinable
   public mutating func enqueue(_ request: borrowing RequestSlot<ABI>, byteCount: Int) {
