@@ -51,7 +51,7 @@ let package = Package(
     module("BlockIO", imports: ["GuestMemory"]),
     module("SharedRing", imports: ["XenWire", "GuestMemory", "CLinux"]),
     module("XenHypervisor", imports: ["XenWire", "GuestMemory", "CLinux"]),
-    module("XenStore", imports: ["XenWire", "CLinux", collections]),
+    module("XenStore", imports: ["XenWire", "GuestMemory", "CLinux", collections]),
     module("XenBus", imports: ["XenStore", "XenWire"]),
     module(
       "BlockFront", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
@@ -74,6 +74,7 @@ let package = Package(
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
+    tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
   ],
   swiftLanguageModes: [.v6]
 )
