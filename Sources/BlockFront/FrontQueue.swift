@@ -47,7 +47,7 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
     ringPages = connection.ring
     handle = connection.handle
     abilities = connection.abilities
-    ring = FrontRing<ABI>(initialising: connection.ring.region)
+    ring = FrontRing<ABI>(attachingTo: connection.ring.region)
     self.counters = counters
     let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(

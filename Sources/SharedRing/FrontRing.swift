@@ -19,15 +19,20 @@ public struct FrontRing<ABI: BlkifABI>: ~Copyable {
   @inlinable public var responseConsumer: RingIndex { consumed }
   @usableFromInline var consumed: RingIndex
 
-  /// Initialises the shared page and attaches to it: indices 0 and events 1, as `SHARED_RING_INIT`.
+  /// Initialises the shared pages before they are granted: indices 0 and events 1, as `SHARED_RING_INIT`.
   /// - Parameter start: where the free-running indices begin; not 0 only in tests of their wrap.
-  public init(initialising region: SharedRegion, start: RingIndex = RingIndex(rawValue: 0)) {
-    layout = RingLayout(region: region, slotSize: ABI.slotSize)
+  public static func initialise(_ region: SharedRegion, start: RingIndex = RingIndex(rawValue: 0)) {
+    let layout = RingLayout(region: region, slotSize: ABI.slotSize)
     region.fill(0)
     layout.requestProducer.storeRelaxed(start.rawValue)
     layout.requestEvent.storeRelaxed(start.advanced(by: 1).rawValue)
     layout.responseProducer.storeRelaxed(start.rawValue)
     layout.responseEvent.storeReleasing(start.advanced(by: 1).rawValue)
+  }
+
+  /// Attaches to a ring that this end has initialised and not used yet.
+  public init(attachingTo region: SharedRegion, start: RingIndex = RingIndex(rawValue: 0)) {
+    layout = RingLayout(region: region, slotSize: ABI.slotSize)
     produced = start
     publishedRequestProducer = start
     consumed = start
