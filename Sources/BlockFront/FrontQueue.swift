@@ -82,6 +82,8 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   @inlinable public var inFlight: Int { table.active &+ table.finishedCount }
   /// The memory of one of the user's buffers.
   @inlinable public func buffer(_ index: Int) -> MemoryExtent { arena.buffer(index) }
+  /// Whether `issue` may get further than it got last time.
+  @inlinable public var hasMoreToIssue: Bool { canIssueMore }
   /// Whether requests wait for the backend.
   @inlinable public var awaitsResponses: Bool { ring.hasOutstandingRequests }
 
