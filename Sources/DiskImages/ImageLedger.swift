@@ -12,7 +12,9 @@ public import Synchronization
 final class ImageLedger: Sendable {
   /// The disk's size in 512-byte sectors.
   @usableFromInline let sectorCount: Atomic<UInt64>
-  /// Whether something may have been written since the last sync began. Starts set: others may have written the file.
+  /// Whether something may have been written since the last sync began.
+  ///
+  /// Starts set: others may have written the file.
   @usableFromInline let dirty = Atomic<Bool>(true)
   private let syncsInFlight = Atomic<Int>(0)
   /// The number of failed syncs in the upper half, the last one's `errno` in the lower.
@@ -45,7 +47,9 @@ final class ImageLedger: Sendable {
     syncsInFlight.subtract(1, ordering: .sequentiallyConsistent)
   }
 
-  /// Notes that written data may have been lost. Every queue's next flush will fail.
+  /// Notes that written data may have been lost.
+  ///
+  /// Every queue's next flush will fail.
   func noteFailure(_ errorCode: CInt) {
     dirty.store(true, ordering: .sequentiallyConsistent)
     var seen = failures.load(ordering: .relaxed)

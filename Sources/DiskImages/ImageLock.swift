@@ -51,7 +51,9 @@ enum ImageLock {
     }
   }
 
-  /// Gives all locks back. Closing alone does it only when nobody has a copy of the descriptor, and a child process has
+  /// Gives all locks back.
+  ///
+  /// Closing alone does it only when nobody has a copy of the descriptor, and a child process has
   /// one from its birth until it runs its program.
   static func release(_ descriptor: CInt) {
     _ = pv_ofd_lock_range(descriptor, CInt(F_UNLCK), 0, 0)
@@ -62,7 +64,9 @@ enum ImageLock {
   }
 }
 
-/// Finds who holds locks on a file. The kernel does not tell the owner of an open file description's lock, but each
+/// Finds who holds locks on a file.
+///
+/// The kernel does not tell the owner of an open file description's lock, but each
 /// process's `/proc/PID/fdinfo` shows the locks of its descriptors.
 enum LockHolder {
   /// The holder as "process 4711 (pvdisk)", or nil when it is not ours to see.

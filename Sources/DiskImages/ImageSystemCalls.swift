@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 public import CLinux
-public import Glibc
+import Glibc
 public import GuestMemory
 
 /// Every system call that an image makes on its file outside the queue's ring, so that faults have one place to enter.

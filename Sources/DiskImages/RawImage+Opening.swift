@@ -20,6 +20,7 @@ extension RawImage {
       try ImageLock.acquire(descriptor, access: options.access, path: path)
       return try RawImage(descriptor: descriptor, path: path, options: options, isBlockDevice: isBlockDevice)
     } catch {
+      ImageLock.release(descriptor)
       _ = Glibc.close(descriptor)
       throw error
     }

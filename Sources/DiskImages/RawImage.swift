@@ -129,7 +129,9 @@ public final class RawImage: BlockDevice {
     return found >= 0 ? min(UInt64(found), end) : end
   }
 
-  /// Makes everything durable, gives the locks back and closes the file. All queues must have gone.
+  /// Makes everything durable, gives the locks back and closes the file.
+  ///
+  /// All queues must have gone.
   /// - Throws: ``BlockError`` when the last sync failed, or one that nobody can make good failed before: data was lost.
   ///   The file is closed all the same.
   public func close() throws(BlockError) {

@@ -35,8 +35,9 @@ extension RawImageQueue {
     prepare(index)
   }
 
-  /// Whether what the page cache answered is an error that the ring would only meet again. EINVAL is not: it may mean
-  /// more vectors than one call takes, and the ring takes them in parts.
+  /// Whether what the page cache answered is an error that the ring would only meet again.
+  ///
+  /// EINVAL is not: it may mean more vectors than one call takes, and the ring takes them in parts.
   private static func isFinal(_ moved: Int) -> Bool {
     switch CInt(-moved) {
     case EAGAIN, EINTR, EOPNOTSUPP, EINVAL: false

@@ -10,8 +10,9 @@ enum RequestCheck {
   /// `EIO`, as Linux answers for access beyond a device's end.
   @inlinable static var outsideDisk: CInt { EIO }
 
-  /// 0, or the positive `errno` to refuse the request with. `alignmentMask` is the logical sector size in 512-byte
-  /// sectors, less one.
+  /// 0, or the positive `errno` to refuse the request with.
+  ///
+  /// `alignmentMask` is the logical sector size in 512-byte sectors, less one.
   @inlinable
   static func errorCode(
     _ request: IORequest, sectorCount: UInt64, alignmentMask: UInt64, isReadOnly: Bool

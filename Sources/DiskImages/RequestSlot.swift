@@ -4,7 +4,9 @@ import BlockIO
 import Glibc
 import GuestMemory
 
-/// A request on its way through the queue's ring: where it stands and what remains. No I/O happens in here.
+/// A request on its way through the queue's ring: where it stands and what remains.
+///
+/// No I/O happens in here.
 struct RequestSlot {
   /// What the slot's entry in the ring asks the kernel for.
   enum Step: UInt8 {

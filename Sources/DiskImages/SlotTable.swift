@@ -13,7 +13,9 @@ import GuestMemory
   let count: Int
   private var firstFree: Int32
 
-  /// The vectors that one entry can carry: Linux's `UIO_MAXIOV`. Longer requests go in several steps.
+  /// The vectors that one entry can carry: Linux's `UIO_MAXIOV`.
+  ///
+  /// Longer requests go in several steps.
   static let windowLength = 1024
   private static let windowByteCount = windowLength * (unsafe MemoryLayout<iovec>.stride)
 
