@@ -43,15 +43,14 @@ let package = Package(
     .target(name: "CLinux", path: "Sources/CLinux"),
     .systemLibrary(
       name: "CFuse3", path: "Sources/CFuse3", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
-    .systemLibrary(
-      name: "CUring", path: "Sources/CUring", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+    .target(name: "CUring", path: "Sources/CUring", linkerSettings: [.linkedLibrary("uring")]),
 
     module("XenWire", imports: ["CLinux"]),
     module("GuestMemory", imports: ["CLinux"]),
     module("BlockIO", imports: ["GuestMemory"]),
     module("SharedRing", imports: ["XenWire", "GuestMemory", "CLinux"]),
     module("XenHypervisor", imports: ["XenWire", "GuestMemory", "CLinux"]),
-    module("XenStore", imports: ["XenWire", "CLinux", collections]),
+    module("XenStore", imports: ["XenWire", "GuestMemory", "CLinux", collections]),
     module("XenBus", imports: ["XenStore", "XenWire"]),
     module(
       "BlockFront", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
@@ -69,12 +68,25 @@ let package = Package(
       name: "pvdisk", dependencies: ["PVMachine", "XenStore", "CLinux", arguments, logging],
       path: "Sources/pvdisk", swiftSettings: checked),
 
+    .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .target(
       name: "PVTestSupport",
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
+    tests("XenWireTests", imports: ["XenWire"]),
+    tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory"]),
+    tests("XenBusTests", imports: ["XenBus", "XenStore", "XenWire"]),
+    tests(
+      "PVMachineTests",
+      imports: [
+        "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor", "XenWire",
+        "GuestMemory", "CAllocationCounter",
+      ]),
+    tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
     tests("XenHypervisorTests", imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux"]),
+    tests(
+      "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
   ],
   swiftLanguageModes: [.v6]
 )

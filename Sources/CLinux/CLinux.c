@@ -13,6 +13,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -25,6 +27,7 @@ const int pv_mfd_cloexec = MFD_CLOEXEC;
 const int pv_rwf_nowait = RWF_NOWAIT;
 const int pv_rwf_dsync = RWF_DSYNC;
 const int pv_o_direct = O_DIRECT;
+const int pv_o_tmpfile = O_TMPFILE;
 const int pv_falloc_keep_size = FALLOC_FL_KEEP_SIZE;
 const int pv_falloc_punch_hole = FALLOC_FL_PUNCH_HOLE;
 const int pv_falloc_zero_range = FALLOC_FL_ZERO_RANGE;
@@ -81,6 +84,36 @@ int pv_lock_holder(int fd, bool exclusive) {
   struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
   if (fcntl(fd, F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK || lock.l_pid <= 0) return 0;
   return lock.l_pid;
+}
+
+int pv_ofd_lock_range(int fd, int kind, int64_t start, int64_t count) {
+  struct flock lock = {.l_type = kind, .l_whence = SEEK_SET, .l_start = start, .l_len = count};
+  return fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+int pv_ofd_lock_conflict(int fd, int kind, int64_t start, int64_t count) {
+  struct flock lock = {.l_type = kind, .l_whence = SEEK_SET, .l_start = start, .l_len = count};
+  if (fcntl(fd, F_OFD_GETLK, &lock) != 0) return -1;
+  return lock.l_type != F_UNLCK;
+}
+
+int pv_direct_io_alignment(int fd, uint32_t *memory, uint32_t *offset) {
+  *memory = *offset = 0;
+#ifdef STATX_DIOALIGN
+  struct statx status;
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) != 0) return -1;
+  if (status.stx_mask & STATX_DIOALIGN) {
+    *memory = status.stx_dio_mem_align;
+    *offset = status.stx_dio_offset_align;
+    return 1;
+  }
+#endif
+  return 0;
+}
+
+int64_t pv_file_system_type(int fd) {
+  struct statfs status;
+  return fstatfs(fd, &status) == 0 ? (int64_t)(uint32_t)status.f_type : -1;
 }
 
 int pv_pin_thread(int cpu) {

@@ -35,6 +35,8 @@ extension SharedWord where Value == UInt32 {
 }
 
 extension SharedWord where Value == UInt64 {
+  /// Stores with no ordering.
+  @inlinable public func storeRelaxed(_ value: UInt64) { unsafe pointer.pointee.store(value, ordering: .relaxed) }
   /// Loads with no ordering.
   @inlinable public func loadRelaxed() -> UInt64 { unsafe pointer.pointee.load(ordering: .relaxed) }
   /// Loads; later accesses stay later.

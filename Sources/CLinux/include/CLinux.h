@@ -57,6 +57,15 @@ int pv_fcntl_int(int fd, int command, int value);
 int pv_ofd_lock(int fd, bool exclusive);
 /// The process that holds a conflicting lock on the file: its pid, 0 when there is none or it cannot be named.
 int pv_lock_holder(int fd, bool exclusive);
+/// Sets an open-file-description lock of a kind (`F_RDLCK`, `F_WRLCK`, `F_UNLCK`) on bytes of a file; 0, or -1 with errno.
+int pv_ofd_lock_range(int fd, int kind, int64_t start, int64_t count);
+/// Whether another open file description holds what would keep this lock away: 0 or 1, or -1 with errno.
+int pv_ofd_lock_conflict(int fd, int kind, int64_t start, int64_t count);
+/// What O_DIRECT asks of memory and offsets, in bytes: 1 when the system tells (0 bytes: no O_DIRECT here), 0 when it does
+/// not, -1 with errno.
+int pv_direct_io_alignment(int fd, uint32_t *memory, uint32_t *offset);
+/// The `f_type` of the file system that a file lies in, or -1 with errno.
+int64_t pv_file_system_type(int fd);
 /// Pins the calling thread to one CPU; 0, or -1 with errno.
 int pv_pin_thread(int cpu);
 /// The CPUs that this process may run on.
@@ -70,6 +79,7 @@ extern const int pv_mfd_cloexec;
 extern const int pv_rwf_nowait;
 extern const int pv_rwf_dsync;
 extern const int pv_o_direct;
+extern const int pv_o_tmpfile;
 extern const int pv_falloc_keep_size;
 extern const int pv_falloc_punch_hole;
 extern const int pv_falloc_zero_range;
