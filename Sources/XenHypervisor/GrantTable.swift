@@ -68,6 +68,8 @@ public import XenWire
   public var frameCount: Int { currentFrameCount.load(ordering: .acquiring) }
   /// The number of references that the table has now.
   public var referenceCount: Int { frameCount * entriesPerFrame }
+  /// One past the highest reference that the table may ever have, in its present layout.
+  public var referenceLimit: Int { maximumFrameCount * entriesPerFrame }
   /// The number of references that are handed out.
   public var allocatedReferenceCount: Int { references.withLock { $0.takenCount } }
 
