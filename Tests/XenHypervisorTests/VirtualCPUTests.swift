@@ -193,7 +193,8 @@ struct SleepTests {
             domain.eventChannels.notify(port)
           }
         }
-        told.raise(by: count)
+        // The last call may find one ball more than it was asked for.
+        told.raise(by: min(count, rounds))
       }
     }
     onThreads([player(machine.guest, there, serves: true), player(machine.control, here, serves: false)])
