@@ -99,6 +99,7 @@ public import XenWire
     references.withLock { free in
       for reference in list {
         precondition(flags(of: reference).type == 0, "a reference given back while it still grants")
+        precondition(!isMappedByPeer(reference), "a reference given back while a peer has its page")
         free.give(reference)
       }
     }
