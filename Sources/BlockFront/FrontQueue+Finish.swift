@@ -107,29 +107,3 @@ extension FrontQueue {
     }
   }
 }
-
-extension FrontQueue {
-  /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever.
-  /// - Returns: the number of pages that could not be taken back.
-  public consuming func close() -> Int {
-    var stuck = 0
-    if abilities.isPersistent {
-      var freed: [GrantReference] = []
-      for page in 0..<arena.pages.count {
-        let reference = unsafe arena.references[page]
-        if platform.endAccess(reference) { freed.append(reference) } else { stuck += 1 }
-      }
-      platform.freeReferences(freed)
-    } else {
-      var freed: [GrantReference] = []
-      for index in 0..<(shadows.count * shadows.referencesPerSlot) {
-        let reference = unsafe shadows.references[index]
-        if platform.endAccess(reference) { freed.append(reference) } else { stuck += 1 }
-      }
-      platform.freeReferences(freed)
-    }
-    if stuck == 0 { platform.freePages(arena.pages) }
-    platform.close(port)
-    return stuck
-  }
-}

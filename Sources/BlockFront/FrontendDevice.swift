@@ -45,9 +45,12 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
     var offer: DiskOffer?
   }
 
-  let platform: Platform
-  let folder: DeviceFolder
-  let knobs: FrontendKnobs
+  /// The hypervisor as the frontend's domain sees it.
+  public let platform: Platform
+  /// The frontend's folder in the store.
+  public let folder: DeviceFolder
+  /// What the administrator set.
+  public let knobs: FrontendKnobs
   let blockProtocol: BlockProtocol
   let state = Mutex(State())
 

@@ -111,7 +111,10 @@ public final class AttachedDisk<Image: BlockDevice, ABI: BlkifABI>: BlockDevice 
   /// From now on store events are handled on the machine's control thread.
   private func listen() {
     let loop = machine.loop
-    let handle: @Sendable () -> Void = { [weak self] in loop.enqueue { self?.handleEvents() } }
+    let handle: @Sendable () -> Void = { [weak self] in
+      guard let disk = self else { return }
+      loop.enqueue { disk.handleEvents() }
+    }
     frontend.folder.store.onEvents(handle)
     backend.folder.store.onEvents(handle)
   }
