@@ -74,6 +74,7 @@ let package = Package(
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
+    tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
   ],
   swiftLanguageModes: [.v6]
 )
