@@ -87,6 +87,7 @@ let package = Package(
     tests("XenHypervisorTests", imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux"]),
     tests(
       "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
+    tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
   ],
   swiftLanguageModes: [.v6]
 )

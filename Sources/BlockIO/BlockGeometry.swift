@@ -42,12 +42,15 @@ public struct DiscardAbility: Equatable, Sendable {
   public var alignment: Int
   /// Whether the old contents can be destroyed on request.
   public var isSecureSupported: Bool
+  /// Whether a discarded range reads as zeros afterwards, every byte of it and for good.
+  public var leavesZeros: Bool
 
   /// Describes discard.
-  public init(granularity: Int = 4096, alignment: Int = 0, isSecureSupported: Bool = false) {
+  public init(granularity: Int = 4096, alignment: Int = 0, isSecureSupported: Bool = false, leavesZeros: Bool = false) {
     self.granularity = granularity
     self.alignment = alignment
     self.isSecureSupported = isSecureSupported
+    self.leavesZeros = leavesZeros
   }
 }
 

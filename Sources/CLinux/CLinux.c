@@ -9,7 +9,9 @@
 #include <linux/fs.h>
 #include <linux/fuse.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -131,5 +133,30 @@ int pv_cpu_count(void) {
 }
 
 int pv_set_io_flusher(void) { return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); }
+void pv_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int result = pthread_create(thread, NULL, body, context);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return result;
+}
+
+int pv_epoll_add(int epoll, int fd, bool exclusive, int token) {
+  struct epoll_event event = {.events = EPOLLIN | (exclusive ? EPOLLEXCLUSIVE : 0), .data.u32 = (uint32_t)token};
+  return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+int pv_epoll_wait_bits(int epoll, int timeout_ms) {
+  struct epoll_event events[8];
+  int count = epoll_wait(epoll, events, 8, timeout_ms);
+  if (count < 0) return errno == EINTR ? 0 : -1;
+  int bits = 0;
+  for (int i = 0; i < count; i++) bits |= 1 << events[i].data.u32;
+  return bits;
+}
+
 unsigned int pv_major(uint64_t device) { return major(device); }
 unsigned int pv_minor(uint64_t device) { return minor(device); }

@@ -5,9 +5,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -72,6 +74,15 @@ int pv_pin_thread(int cpu);
 int pv_cpu_count(void);
 /// prctl(PR_SET_IO_FLUSHER, 1): 0, or -1 with errno.
 int pv_set_io_flusher(void);
+/// Names the calling thread (at most 15 bytes are kept).
+void pv_name_thread(const char *name);
+/// Starts a joinable thread with every signal blocked; 0, or a positive errno.
+int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context);
+/// Adds a descriptor to an epoll set; readiness is reported as bit `token` (0...30). 0, or -1 with errno.
+int pv_epoll_add(int epoll, int fd, bool exclusive, int token);
+/// Waits on an epoll set: the bits of what is ready, 0 when the time is over or a signal came, or -1 with errno.
+/// `timeout_ms` -1 waits for ever.
+int pv_epoll_wait_bits(int epoll, int timeout_ms);
 unsigned int pv_major(uint64_t device);
 unsigned int pv_minor(uint64_t device);
 
