@@ -65,7 +65,10 @@ let package = Package(
         "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
     .executableTarget(
-      name: "pvdisk", dependencies: ["PVMachine", "XenStore", "CLinux", arguments, logging],
+      name: "pvdisk", dependencies: [
+        "PVMachine", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire", "CLinux", arguments,
+        logging,
+      ],
       path: "Sources/pvdisk", swiftSettings: checked),
 
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),

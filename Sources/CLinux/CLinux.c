@@ -19,6 +19,7 @@
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
@@ -160,3 +161,32 @@ int pv_epoll_wait_bits(int epoll, int timeout_ms) {
 
 unsigned int pv_major(uint64_t device) { return major(device); }
 unsigned int pv_minor(uint64_t device) { return minor(device); }
+
+int pv_daemonize_begin(void) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return -1;
+  pid_t child = fork();
+  if (child < 0) return -1;
+  if (child == 0) {
+    close(ends[0]);
+    setsid();
+    return ends[1];
+  }
+  close(ends[1]);
+  unsigned char status = 0;
+  if (read(ends[0], &status, 1) == 1) _exit(status);
+  int result = 0;
+  if (waitpid(child, &result, 0) == child && WIFEXITED(result)) _exit(WEXITSTATUS(result));
+  _exit(2);
+}
+
+void pv_daemonize_end(int ready) {
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null >= 0) {
+    for (int fd = 0; fd < 3; fd++) dup2(null, fd);
+    close(null);
+  }
+  unsigned char status = 0;
+  if (write(ready, &status, 1) != 1) _exit(2);
+  close(ready);
+}

@@ -85,6 +85,12 @@ int pv_epoll_add(int epoll, int fd, bool exclusive, int token);
 int pv_epoll_wait_bits(int epoll, int timeout_ms);
 unsigned int pv_major(uint64_t device);
 unsigned int pv_minor(uint64_t device);
+/// Goes to the background: the child gets a descriptor for pv_daemonize_end; the parent waits and never returns. It exits
+/// with 0 once the child says that it is ready, with the child's own status if the child ends before that. Call it
+/// before any thread exists. -1 with errno.
+int pv_daemonize_begin(void);
+/// Says that the child is ready; standard input, output and error are /dev/null from here on.
+void pv_daemonize_end(int ready);
 
 extern const int pv_mfd_cloexec;
 extern const int pv_rwf_nowait;
