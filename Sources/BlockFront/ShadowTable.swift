@@ -85,6 +85,7 @@ struct ShadowTable: ~Copyable {
     for (index, reference) in slotReferences.enumerated() { unsafe (references + index).initialize(to: reference) }
   }
 
+  @inlinable
   deinit {
     unsafe shadows.deallocate()
     unsafe pieces.deallocate()

@@ -5,11 +5,18 @@ import Glibc
 import GuestMemory
 
 /// A descriptor that is closed when its owner goes.
+///
+/// Its end is `@inlinable` because owners of it are: Swift 6.3's optimiser stops at a deinit that is not.
+@usableFromInline
 struct OwnedDescriptor: ~Copyable {
-  let number: CInt
+  @usableFromInline let number: CInt
 
   init(_ number: CInt) { self.number = number }
-  deinit { close(number) }
+  @inlinable
+  deinit { Self.release(number) }
+
+  @usableFromInline
+  static func release(_ number: CInt) { close(number) }
 }
 
 /// The one place where a reactor sleeps: an epoll set whose readiness comes back as ``WakeReason`` bits.
