@@ -18,6 +18,8 @@ public struct FrontAbilities: Equatable, Sendable {
   public var canDiscard: Bool
   /// `discard-secure`
   public var canDiscardSecurely: Bool
+  /// Whether discarded sectors read as zeros. The protocol cannot tell; whoever knows the disk under the backend may say so.
+  public var discardLeavesZeros = false
   /// Whether the backend may see pages of ours that requests name (`trusted`); if not, everything is copied.
   public var isBackendTrusted: Bool
 
@@ -55,7 +57,7 @@ public struct FrontConnection<Platform: FrontendPlatform> {
   /// The device handle for requests: the low 16 bits of the virtual-device number.
   public let handle: UInt16
   /// What was agreed.
-  public let abilities: FrontAbilities
+  public var abilities: FrontAbilities
 
   /// Describes a connection.
   public init(

@@ -15,7 +15,7 @@ extension FrontQueue {
     case .write: return issueTransfer(io, .write)
     case .flush: return issueFlush(io)
     case .discard, .secureDiscard: return issueDiscard(io)
-    case .writeZeroes: return issueZeroes(io)
+    case .writeZeroes: return abilities.canDiscard && abilities.discardLeavesZeros ? issueDiscard(io) : issueZeroes(io)
     }
   }
 
@@ -203,7 +203,7 @@ extension FrontQueue {
     return true
   }
 
-  /// The protocol has no "write zeroes": writes from pages that hold nothing else.
+  /// The protocol has no "write zeroes": writes from pages that hold nothing else, where a discard does not do as well.
   @usableFromInline
   mutating func issueZeroes(_ io: Int) -> Bool {
     guard let id = shadows.take() else { return false }

@@ -46,6 +46,8 @@ extension AttachedDisk {
     _ index: Int, _ connection: FrontConnection<EmulatedPlatform>, _ buffers: BufferDemand
   ) throws(BlockError) -> FrontQueue<EmulatedPlatform, ABI> {
     typealias Front = FrontQueue<EmulatedPlatform, ABI>
+    var connection = connection
+    connection.abilities.discardLeavesZeros = image.geometry.discard?.leavesZeros ?? false
     let ringByteCount = connection.ring.region.byteCount
     let descriptors = Front.descriptorPages(abilities: connection.abilities, ringByteCount: ringByteCount)
     let pageCount = FrontArena.pageCount(demand: buffers, descriptorPages: descriptors)

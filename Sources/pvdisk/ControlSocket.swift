@@ -71,7 +71,7 @@ enum ControlSocket {
     }
   }
 
-  /// Asks a running disk; nil when nobody is there.
+  /// Asks a running disk, and waits until it hangs up; nil when nobody is there.
   static func ask(_ path: String, _ request: String) -> String? {
     let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     guard descriptor >= 0 else { return nil }
@@ -81,7 +81,10 @@ enum ControlSocket {
       return nil
     }
     writeLine(request, to: descriptor)
-    return readLine(descriptor)
+    let answer = readLine(descriptor)
+    var rest: UInt8 = 0
+    while unsafe read(descriptor, &rest, 1) > 0 {}
+    return answer
   }
 }
 
@@ -113,8 +116,10 @@ final class ControlServer: Sendable {
       }
       _ = pv_fcntl_int(client, F_SETFD, FD_CLOEXEC)
       Background.start {
-        if let request = ControlSocket.readLine(client) { ControlSocket.writeLine(answer(request), to: client) }
-        close(client)
+        guard let request = ControlSocket.readLine(client) else { return _ = close(client) }
+        ControlSocket.writeLine(answer(request), to: client)
+        // Who asked for the end is told of it by the hang-up that the end of this process brings.
+        if !request.hasPrefix("stop") { close(client) }
       }
     }
   }

@@ -26,16 +26,10 @@ struct UmountCommand: ParsableCommand {
       return try cleanUp()
     }
     let end = try? JSONDecoder().decode(EndReport.self, from: Data(answer.utf8))
-    waitForProcess(disk.report.pid)
     guard let end else { throw Refusal("\(disk.report.image): the process ended without saying how") }
     if let failure = end.flushFailure {
       throw Refusal("writes to \(disk.report.image) may be lost: \(failure)", status: ExitStatus.flushFailed)
     }
-  }
-
-  /// The answer comes when everything is closed; the process itself ends a moment later.
-  private func waitForProcess(_ pid: Int32) {
-    for _ in 0..<400 where kill(pid, 0) == 0 { usleep(5000) }
   }
 
   /// Takes away what a dead process left mounted.
