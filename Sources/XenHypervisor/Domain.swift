@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-public import XenWire
 import GuestMemory
+public import XenWire
 
 /// A guest as its hypervisor keeps it: memory, grant table, foreign pages, event channels, virtual CPUs.
 public final class Domain: Sendable {

@@ -133,7 +133,9 @@ extension EventChannels {
     unsafe slot.pointee.maskTwoLevel(port.rawValue)
   }
 
-  /// Raises a virtual interrupt; nothing happens when the domain did not bind it. The hypervisor's verb.
+  /// Raises a virtual interrupt; nothing happens when the domain did not bind it.
+  ///
+  /// This is the hypervisor's verb, not the guest's.
   public func raise(_ interrupt: VirtualInterrupt, on virtualCPU: Int = 0) {
     fabric.topology.withLock { state in
       let index = virtualCPU * VirtualInterrupt.count + interrupt.rawValue

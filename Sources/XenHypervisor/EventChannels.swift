@@ -44,7 +44,9 @@ public import XenWire
   /// The shared-info page as the guest sees it; a guest may write what it likes here.
   public var sharedInfo: SharedRegion { unsafe slot.pointee.sharedInfo }
 
-  /// Signals the port's peer (`EVTCHNOP_send`). An unbound port takes the signal and drops it.
+  /// Signals the port's peer (`EVTCHNOP_send`).
+  ///
+  /// An unbound port takes the signal and drops it.
   /// - Throws: `.invalid` for a port that is free, out of range or not for sending.
   @inlinable
   public func send(_ port: EventPort) throws(EventChannelError) {

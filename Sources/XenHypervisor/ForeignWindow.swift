@@ -18,7 +18,9 @@ final class ForeignWindow: @unchecked Sendable {
 
   let table: GrantTable
   let memory: DomainMemory
-  /// Two 32-bit counts a frame: live read-only mappings, live writable mappings. Untouched pages of it cost nothing.
+  /// Two 32-bit counts a frame: live read-only mappings, live writable mappings.
+  ///
+  /// Untouched pages of it cost nothing.
   private let uses: MappedMemory
   /// The window itself; nothing when addresses are the granter's own.
   private let reserved: ReservedArea?
@@ -46,6 +48,9 @@ final class ForeignWindow: @unchecked Sendable {
     return uses.region.load(UInt32.self, at: frame * 8) > 0 ? .readable : .none
   }
 
+  /// System calls that placed or cleared pages so far.
+  private(set) var placementCount = 0
+
   /// Counts one mapping more or less; answers the access that the page now needs when that is not what it had.
   func count(_ change: Int, of frame: Int, isReadOnly: Bool) -> PageAccess? {
     let before = access(of: frame)
@@ -62,6 +67,7 @@ final class ForeignWindow: @unchecked Sendable {
   /// Makes a run of pages as accessible as their mappings need, in one system call.
   func place(_ run: PageRun) throws(SystemError) {
     guard run.count > 0, let reserved else { return }
+    placementCount += 1
     let offset = run.start << PageGeometry.pageShift
     let length = run.count << PageGeometry.pageShift
     switch run.access {

@@ -11,6 +11,21 @@ struct PinnedRange: Sendable {
   var end: Int
 }
 
+/// What a pin wants of an entry.
+struct EntryUse {
+  /// Who asks.
+  var mapper: DomainID
+  /// Whether it will only read.
+  var isReadOnly: Bool
+  /// Whether the entry is pinned already: its type and domain were judged then.
+  var isPinned: Bool
+  /// Whether it is for a copy, which a sub-page grant allows.
+  var isCopy: Bool
+
+  /// The marks that it sets.
+  var marks: GrantFlags { isReadOnly ? .reading : [.reading, .writing] }
+}
+
 extension GrantTable {
   /// How often the flag word is tried before the granter is called unstable.
   static let compareExchangeTries = 5
@@ -55,15 +70,19 @@ extension GrantTable {
       }
     }
     if !entry.pins.isPinned || (!isReadOnly && !entry.pins.isPinnedForWriting) {
-      if let refusal = mark(index, for: mapper, isReadOnly: isReadOnly, isPinned: entry.pins.isPinned, isCopy: isCopy) {
-        return .failure(refusal)
+      let use = EntryUse(
+        mapper: mapper, isReadOnly: isReadOnly, isPinned: entry.pins.isPinned, isCopy: isCopy)
+      let flags: GrantFlags
+      switch mark(index, for: use) {
+      case .success(let seen): flags = seen
+      case .failure(let refusal): return .failure(refusal)
       }
       if !entry.pins.isPinned {
-        guard let latched = latch(index, for: mapper) else {
+        entry = latch(index, flags: flags, for: mapper)
+        guard entry.frame < UInt64(memoryPageCount) else {
           clearMarks([.reading, .writing], of: index)
           return .failure(.badPage)
         }
-        entry = latched
         state.pinnedCount += 1
       }
     }
@@ -73,7 +92,9 @@ extension GrantTable {
       PinnedRange(frame: entry.frame, start: Int(entry.start), end: Int(entry.start) + Int(entry.length)))
   }
 
-  /// Takes one pin back: the exact inverse of ``pin(_:by:increment:isReadOnly:isCopy:in:)``. Marks go last, under the lock.
+  /// Takes one pin back: the exact inverse of ``pin(_:by:increment:isReadOnly:isCopy:in:)``.
+  ///
+  /// Marks go last, under the lock.
   func unpin(_ reference: GrantReference, increment: UInt32, in state: inout ActiveEntries) {
     let index = Int(reference.rawValue)
     precondition(index < state.entries.count && state.entries[index].pins.isPinned, "an unpin without its pin")
@@ -89,40 +110,39 @@ extension GrantTable {
     if !cleared.isEmpty { clearMarks(cleared, of: index) }
   }
 
-  /// Reads the frame that the entry names, once, and judges it; nothing when the granter has no such page.
-  private func latch(_ index: Int, for mapper: DomainID) -> ActiveEntry? {
-    let frame = UInt64(
-      entries.word32(at: index * GrantEntryV1.byteCount + GrantEntryV1.frameOffset).loadAcquiring())
-    guard frame < UInt64(memoryPageCount) else { return nil }
-    return ActiveEntry(domain: mapper, frame: frame)
+  /// Reads what the entry names, each field once; `flags` are those that were judged, whatever stands there now.
+  private func latch(_ index: Int, flags: GrantFlags, for mapper: DomainID) -> ActiveEntry {
+    guard version == 1 else { return latchVersion2(index, flags: flags, for: mapper) }
+    let frame = entries.word32(at: index * GrantEntryV1.byteCount + GrantEntryV1.frameOffset).loadAcquiring()
+    return ActiveEntry(domain: mapper, frame: UInt64(frame))
   }
 
-  /// Sets the hypervisor's marks in the entry; answers why not when the entry does not allow it.
-  private func mark(_ index: Int, for mapper: DomainID, isReadOnly: Bool, isPinned: Bool, isCopy: Bool) -> GrantStatus? {
-    markVersion1(index, for: mapper, isReadOnly: isReadOnly, isPinned: isPinned)
+  /// Sets the hypervisor's marks for an entry; answers the flags that it judged, or why the entry does not allow it.
+  private func mark(_ index: Int, for use: EntryUse) -> Result<GrantFlags, GrantStatus> {
+    version == 1 ? markVersion1(index, for: use) : markVersion2(index, for: use)
   }
 
   /// Version 1: flags and domid are one 32-bit word, changed by a compare-exchange that notices a change of either.
-  private func markVersion1(_ index: Int, for mapper: DomainID, isReadOnly: Bool, isPinned: Bool) -> GrantStatus? {
+  private func markVersion1(_ index: Int, for use: EntryUse) -> Result<GrantFlags, GrantStatus> {
     let word = entries.word32(at: index * GrantEntryV1.byteCount)
     var seen = word.loadAcquiring()
     for _ in 0..<Self.compareExchangeTries {
       let flags = GrantFlags(rawValue: UInt16(truncatingIfNeeded: seen))
-      if !isPinned {
-        guard flags.type == GrantFlags.permitAccess.rawValue, UInt16(seen >> 16) == mapper.rawValue else {
-          return .generalError
+      if !use.isPinned {
+        guard flags.type == GrantFlags.permitAccess.rawValue, UInt16(seen >> 16) == use.mapper.rawValue else {
+          return .failure(.generalError)
         }
       }
-      if !isReadOnly && flags.contains(.readOnly) { return .generalError }
-      let marks: GrantFlags = isReadOnly ? .reading : [.reading, .writing]
-      let result = word.compareExchange(expected: seen, desired: seen | UInt32(marks.rawValue))
-      if result.exchanged { return nil }
+      if !use.isReadOnly && flags.contains(.readOnly) { return .failure(.generalError) }
+      let result = word.compareExchange(expected: seen, desired: seen | UInt32(use.marks.rawValue))
+      if result.exchanged { return .success(flags) }
       seen = result.original
     }
-    return .generalError
+    return .failure(.generalError)
   }
 
   private func clearMarks(_ marks: GrantFlags, of index: Int) {
+    guard version == 1 else { return clearMarksVersion2(marks, of: index) }
     // The domid shares the 32-bit word; an and-mask leaves it alone.
     entries.word32(at: index * GrantEntryV1.byteCount).fetchAnd(~UInt32(marks.rawValue))
   }

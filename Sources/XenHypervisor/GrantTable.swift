@@ -68,6 +68,8 @@ public import XenWire
   public var frameCount: Int { currentFrameCount.load(ordering: .acquiring) }
   /// The number of references that the table has now.
   public var referenceCount: Int { frameCount * entriesPerFrame }
+  /// One past the highest reference that the table may ever have, in its present layout.
+  public var referenceLimit: Int { maximumFrameCount * entriesPerFrame }
   /// The number of references that are handed out.
   public var allocatedReferenceCount: Int { references.withLock { $0.takenCount } }
 
@@ -97,6 +99,7 @@ public import XenWire
     references.withLock { free in
       for reference in list {
         precondition(flags(of: reference).type == 0, "a reference given back while it still grants")
+        precondition(!isMappedByPeer(reference), "a reference given back while a peer has its page")
         free.give(reference)
       }
     }

@@ -5,7 +5,7 @@ public import GuestMemory
 public import XenWire
 
 /// One foreign page as the mapper sees it.
-public struct GrantMapping: BitwiseCopyable, Sendable {
+public struct GrantMapping: Equatable, BitwiseCopyable, Sendable {
   /// How the mapping went; the other fields mean something only when it is `.okay`.
   public var status: GrantStatus
   /// What undoes the mapping.

@@ -92,6 +92,12 @@ public import XenWire
     while ready != 0 {
       let bit = ready.trailingZeroBitCount
       ready &= ready &- 1
+      // The words are the domain's, not the CPU's: a port that is bound elsewhere is for that CPU to take.
+      let owner = unsafe slot.pointee.record(UInt32(word * 64 + bit)).virtualCPU
+      if owner != index {
+        unsafe slot.pointee.select(word: word, of: owner)
+        continue
+      }
       pending.fetchAnd(~(1 << UInt64(bit)))
       unsafe state.pointee.resumeWord = bit == 63 ? (word + 1) & 63 : word
       unsafe state.pointee.resumeBit = bit == 63 ? 0 : bit + 1

@@ -56,7 +56,9 @@ struct VirtualCPUState: ~Copyable {
     if owedTokens > 0 { drainTokens() }
   }
 
-  /// Reads the eventfd. A kick that is still on its way stays owed, and is read after the next sleep that it cuts short.
+  /// Reads the eventfd.
+  ///
+  /// A kick that is still on its way stays owed, and is read after the next sleep that it cuts short.
   @usableFromInline
   mutating func drainTokens() {
     var value: UInt64 = 0
