@@ -73,11 +73,18 @@ struct BlockDeviceImageTests {
     try scratch.write(Array(repeating: 7, count: 1 << 20))
     let loop = try LoopDevice(file: scratch.file())
     let image = try RawImage.open(path: loop.path)
+    #expect(unsafe open(loop.path, O_RDWR | O_EXCL) == -1 && errno == EBUSY, "a mount would be refused, too")
     #expect(throws: BlockError.self) { try RawImage.open(path: loop.path) }
     #expect(throws: BlockError.self) {
       try RawImage.open(path: loop.path, options: ImageOptions(access: .readOnly))
     }
     try image.close()
+    let claim = unsafe open(loop.path, O_RDWR | O_EXCL)
+    try #require(claim >= 0)
+    #expect(throws: BlockError.locked(path: loop.path, holder: "a mount, or another claim")) {
+      try RawImage.open(path: loop.path)
+    }
+    close(claim)
     let reader = try RawImage.open(path: loop.path, options: ImageOptions(access: .readOnly))
     try RawImage.open(path: loop.path, options: ImageOptions(access: .readOnly)).close()
     try reader.close()
