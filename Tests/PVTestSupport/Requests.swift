@@ -36,6 +36,11 @@ extension QueueDriver where Queue: ~Copyable {
 extension SeededGenerator {
   /// Random bytes.
   public mutating func bytes(_ count: Int) -> [UInt8] {
-    (0..<count).map { _ in UInt8.random(in: 0...255, using: &self) }
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(count + 8)
+    while bytes.count < count {
+      unsafe withUnsafeBytes(of: next()) { unsafe bytes.append(contentsOf: $0) }
+    }
+    return Array(bytes.prefix(count))
   }
 }
