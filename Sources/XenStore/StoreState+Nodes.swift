@@ -29,9 +29,7 @@ extension StoreState {
   ) throws(StoreError) {
     if isExceeded(.nodePermissions, by: permissions.entries.count, caller) { throw .noSpace }
     guard permissions.owner.isReal else { throw .noSuchEntry }
-    for entry in permissions.entries where entry.domain.isReal && domains[entry.domain] == nil {
-      domains[entry.domain] = DomainRecord(generation: generation, quotas: quotas)
-    }
+    for entry in permissions.entries where entry.domain.isReal { ensureDomain(entry.domain) }
     guard var node = try lookUp(path, [.write, .owner], caller) else { throw .noSuchEntry }
     guard caller.isPrivileged || permissions.owner == node.permissions.owner else { throw .notPermitted }
     let old = node
@@ -92,7 +90,7 @@ extension StoreState {
       existing = try touch(cursor, caller)
     }
     guard var anchor = existing, let first = missing.last else { preconditionFailure("nothing to create") }
-    let owned = domains[caller.domain]?.nodes ?? 0
+    let owned = domains[caller.domain]?[.nodes] ?? 0
     if isExceeded(.nodes, by: owned + missing.count, caller) { throw fail(.noSpace, caller) }
 
     anchor.children.append(first.name)
@@ -133,17 +131,20 @@ extension StoreState {
   /// Whether the caller's domain has no room for so many more bytes.
   func isMemoryShort(_ growth: Int, _ caller: StoreCaller) -> Bool {
     guard growth > 0, !caller.isPrivileged, let record = domains[caller.domain] else { return false }
-    return record.quotas.isExceeded(.memory, by: record.memory + growth)
+    return record.quotas.isExceeded(.memory, by: record[.memory] + growth)
   }
 
   /// Changes or removes a node in the tree or in the caller's transaction; it gets a new generation count.
   mutating func change(_ path: StorePath, to node: StoreNode?, _ caller: StoreCaller) {
-    guard let transaction = caller.transaction else { return put(node, at: path) }
+    guard let transaction = caller.transaction else {
+      chargeWrite(caller)
+      return put(node, at: path)
+    }
     var node = node
     generation += 1
     node?.generation = generation
     let growth = connections[caller.connection]?.transactions[transaction]?.change(path, to: node) ?? 0
-    domains[caller.domain]?.memory += growth
+    domains[caller.domain]?.add(.memory, growth)
   }
 
   /// Changes or removes a node in the tree: new generation count, ledgers and mentions follow.
@@ -153,14 +154,14 @@ extension StoreState {
     node?.generation = generation
     let old = tree[path]
     if let old {
-      domains[old.permissions.owner]?.nodes -= 1
-      domains[old.permissions.owner]?.memory -= old.byteCount + path.byteCount
+      domains[old.permissions.owner]?.add(.nodes, -1)
+      domains[old.permissions.owner]?.add(.memory, -old.byteCount - path.byteCount)
     }
     if let node {
       let owner = node.permissions.owner
-      if domains[owner] == nil { domains[owner] = DomainRecord(generation: generation, quotas: quotas) }
-      domains[owner]?.nodes += 1
-      domains[owner]?.memory += node.byteCount + path.byteCount
+      ensureDomain(owner)
+      domains[owner]?.add(.nodes, 1)
+      domains[owner]?.add(.memory, node.byteCount + path.byteCount)
     }
     if old?.permissions != node?.permissions {
       for entry in old?.permissions.entries ?? [] where entry.domain != .control {
