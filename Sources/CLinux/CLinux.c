@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
@@ -121,4 +122,33 @@ int pv_epoll_wait(int poll, struct pv_ready *ready, int count, int timeout) {
   int found = epoll_wait(poll, events, count, timeout);
   for (int i = 0; i < found; i++) ready[i] = (struct pv_ready){.token = events[i].data.u64, .events = events[i].events};
   return found;
+}
+
+int pv_daemonize_begin(void) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return -1;
+  pid_t child = fork();
+  if (child < 0) return -1;
+  if (child == 0) {
+    close(ends[0]);
+    setsid();
+    return ends[1];
+  }
+  close(ends[1]);
+  unsigned char status = 0;
+  if (read(ends[0], &status, 1) == 1) _exit(status);
+  int result = 0;
+  if (waitpid(child, &result, 0) == child && WIFEXITED(result)) _exit(WEXITSTATUS(result));
+  _exit(2);
+}
+
+void pv_daemonize_end(int ready) {
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null >= 0) {
+    for (int fd = 0; fd < 3; fd++) dup2(null, fd);
+    close(null);
+  }
+  unsigned char status = 0;
+  if (write(ready, &status, 1) != 1) _exit(2);
+  close(ready);
 }

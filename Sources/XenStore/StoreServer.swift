@@ -18,6 +18,8 @@ public final class StoreServer: Sendable {
     state = Mutex(StoreState(quotas: quotas, clock: clock ?? { pv_monotonic_nanoseconds() }))
   }
 
+  init(state: consuming StoreState) { self.state = Mutex(state) }
+
   /// Opens a connection for a domain.
   ///
   /// A privileged connection may do everything and has no quotas; by default that is the control domain's. Relative
@@ -48,6 +50,11 @@ public final class StoreServer: Sendable {
   /// Whether a domain was introduced and not released since.
   public func isIntroduced(_ domain: DomainID) -> Bool {
     perform { state in state.domains[domain]?.isIntroduced == true }
+  }
+
+  /// What a domain is offered on its ring page.
+  public func features(of domain: DomainID) -> StoreFeatures {
+    perform { state in state.domains[domain]?.features ?? .all }
   }
 
   /// How much of everything there is now.

@@ -160,6 +160,14 @@ public final class StoreSession {
   /// or requests that had to wait for the room.
   public private(set) var mustCollect = false
 
+  /// Whether requests wait for write credit, or events grow old behind unsent output.
+  var isWaitingForTime: Bool {
+    guard !isPrivileged else { return false }
+    return server.perform { state in
+      state.domains[domain]?.writeCredit.isSpent == true || state.connections[id]?.events.isEmpty == false
+    }
+  }
+
   /// Notes that bytes went to the client.
   public func removeOutput(_ count: Int) {
     output.removeFirst(count)

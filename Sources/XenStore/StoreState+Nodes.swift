@@ -28,6 +28,7 @@ extension StoreState {
     _ path: StorePath, _ permissions: StorePermissions, _ caller: StoreCaller
   ) throws(StoreError) {
     if isExceeded(.nodePermissions, by: permissions.entries.count, caller) { throw .noSpace }
+    guard permissions.entries.count <= StoreMessageHeader.maximumPayload / 2 else { throw .tooBig }
     guard permissions.owner.isReal else { throw .noSuchEntry }
     for entry in permissions.entries where entry.domain.isReal { ensureDomain(entry.domain) }
     guard var node = try lookUp(path, [.write, .owner], caller) else { throw .noSuchEntry }

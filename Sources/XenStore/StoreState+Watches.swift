@@ -90,6 +90,7 @@ extension StoreState {
     if let depth, depth < 0 { throw .invalid }
     guard !token.utf8.contains(0) else { throw .invalid }
     let path = try resolve(name, caller, allowsSpecial: true)
+    guard token.utf8.count <= StoreMessageHeader.maximumPayload else { throw .invalid }
     let key = WatchKey(path: path, token: token)
     guard connections[caller.connection]?.watches[key] == nil else { throw .exists }
     let count = domains[caller.domain]?[.watches] ?? 0

@@ -51,6 +51,8 @@ struct StoreState: Sendable {
   var watches = WatchIndex()
   /// The nodes whose permissions name a domain other than the control domain.
   var mentions: [DomainID: Set<StorePath>] = [:]
+  /// Connections of guests that a saved state told of and that nobody has taken up yet.
+  var vacant: [DomainID: ConnectionID] = [:]
   /// The limits that new domains start with.
   var quotas: StoreQuotas
   /// The number of open transactions of all connections.
@@ -88,6 +90,7 @@ struct StoreState: Sendable {
   // MARK: Connections
 
   mutating func connect(as domain: DomainID, isPrivileged: Bool) -> ConnectionID {
+    if !isPrivileged, let id = vacant.removeValue(forKey: domain), connections[id] != nil { return id }
     lastConnection += 1
     let id = ConnectionID(number: lastConnection)
     ensureDomain(domain)
@@ -150,7 +153,7 @@ struct StoreState: Sendable {
 struct StoreCaller: Sendable {
   let connection: ConnectionID
   let domain: DomainID
-  let isPrivileged: Bool
+  var isPrivileged: Bool
   /// A domain whose rights the caller has too (SET_TARGET).
   let target: DomainID?
   let home: StorePath

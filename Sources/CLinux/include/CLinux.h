@@ -65,6 +65,12 @@ int pv_cpu_count(void);
 int pv_set_io_flusher(void);
 unsigned int pv_major(uint64_t device);
 unsigned int pv_minor(uint64_t device);
+/// Goes to the background: the child gets a descriptor for pv_daemonize_end; the parent waits and never returns. It exits
+/// with 0 once the child says that it is ready, with the child's own status if the child ends before that. Call it
+/// before any thread exists. -1 with errno.
+int pv_daemonize_begin(void);
+/// Says that the child is ready; standard input, output and error are /dev/null from here on.
+void pv_daemonize_end(int ready);
 /// What epoll found ready: the token it was registered with, and the events.
 struct pv_ready {
   uint64_t token;
