@@ -108,7 +108,9 @@ public struct StoreRingPage: Sendable {
     return count
   }
 
-  /// Empties both rings: all four indices become 0. Only the server may, while the client waits for it.
+  /// Empties both rings: all four indices become 0.
+  ///
+  /// Only the server may, while the client waits for it.
   public func clear() {
     for index in [
       StoreRingLayout.requestConsumer, StoreRingLayout.requestProducer, StoreRingLayout.replyConsumer,

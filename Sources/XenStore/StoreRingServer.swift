@@ -51,6 +51,7 @@ public final class StoreRingServer: Sendable {
   }
 
   /// Whether something waits for time to pass: a guest whose write credit is spent, or an event that nobody takes.
+  ///
   /// Call ``serve()`` again within a tenth of a second while it is true.
   public var wantsTime: Bool { timed.load(ordering: .relaxed) }
   private let timed = Atomic(false)

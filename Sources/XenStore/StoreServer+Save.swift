@@ -6,8 +6,10 @@ import GuestMemory
 import Synchronization
 
 extension StoreServer {
-  /// The whole state as bytes: nodes, domains, quotas and guests' watches (see `docs/designs/xenstore-migration.md` of
-  /// Xen, whose format this is). Socket clients and open transactions are not part of it.
+  /// The whole state as bytes: nodes, domains, quotas and guests' watches.
+  ///
+  /// The format is Xen's own (`docs/designs/xenstore-migration.md` there). Socket clients and open transactions are not
+  /// part of it.
   public func saved() -> [UInt8] { perform { state in state.saved() } }
 
   /// Writes the state to a file; another file of that name is replaced only when all is written.
