@@ -45,8 +45,9 @@ extension StoreState {
       return
     }
     guard let parentPath = path.parent else { throw .invalid }
-    guard try touch(parentPath, caller) != nil else { preconditionFailure("\(path) has no parent") }
+    guard let above = try touch(parentPath, caller) else { throw torn(path, caller) }
     let victims = try subtree(path, caller)
+    if caller.transaction != nil, !above.children.contains(path.name) { throw torn(path, caller) }
     for victim in victims {
       guard let node = try touch(victim, caller) else { preconditionFailure("\(victim) went") }
       change(victim, to: nil, caller)
@@ -57,6 +58,14 @@ extension StoreState {
     change(parentPath, to: parent, caller)
   }
 
+  /// What a transaction is told that looked at a parent and at its child at different times, while others changed them.
+  ///
+  /// It could not be committed any more, so it may as well be redone now. Outside of a transaction this cannot be.
+  private func torn(_ path: StorePath, _ caller: StoreCaller) -> StoreError {
+    precondition(caller.transaction != nil, "\(path) and its parent disagree")
+    return .again
+  }
+
   /// A node and all below it, children before their parents, in the order of the child lists.
   private mutating func subtree(_ path: StorePath, _ caller: StoreCaller) throws(StoreError) -> [StorePath] {
     var result: [StorePath] = []
@@ -64,7 +73,7 @@ extension StoreState {
     var entering: StorePath? = path
     while true {
       if let current = entering {
-        guard let node = try touch(current, caller) else { preconditionFailure("\(current) is in no tree") }
+        guard let node = try touch(current, caller) else { throw torn(current, caller) }
         stack.append((current, node.children.inOrder, 0))
         entering = nil
       }
@@ -91,6 +100,7 @@ extension StoreState {
       existing = try touch(cursor, caller)
     }
     guard var anchor = existing, let first = missing.last else { preconditionFailure("nothing to create") }
+    if caller.transaction != nil, anchor.children.contains(first.name) { throw torn(path, caller) }
     let owned = domains[caller.domain]?[.nodes] ?? 0
     if isExceeded(.nodes, by: owned + missing.count, caller) { throw fail(.noSpace, caller) }
 
