@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -161,6 +162,27 @@ int pv_epoll_wait_bits(int epoll, int timeout_ms) {
 
 unsigned int pv_major(uint64_t device) { return major(device); }
 unsigned int pv_minor(uint64_t device) { return minor(device); }
+
+int pv_get_peer_credentials(int fd, struct pv_peer_credentials *credentials) {
+  struct ucred peer;
+  socklen_t size = sizeof(peer);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return -1;
+  *credentials = (struct pv_peer_credentials){.pid = peer.pid, .uid = peer.uid, .gid = peer.gid};
+  return 0;
+}
+
+int pv_epoll_control(int poll, int operation, int fd, uint32_t interest, uint64_t token) {
+  struct epoll_event event = {.events = interest, .data = {.u64 = token}};
+  return epoll_ctl(poll, operation, fd, &event);
+}
+
+int pv_epoll_wait(int poll, struct pv_ready *ready, int count, int timeout) {
+  struct epoll_event events[64];
+  if (count > 64) count = 64;
+  int found = epoll_wait(poll, events, count, timeout);
+  for (int i = 0; i < found; i++) ready[i] = (struct pv_ready){.token = events[i].data.u64, .events = events[i].events};
+  return found;
+}
 
 int pv_daemonize_begin(void) {
   int ends[2];

@@ -32,7 +32,7 @@ extension StoreState {
     }
     let bytes = path.byteCount + (node?.byteCount ?? 0)
     connections[caller.connection]?.transactions[transaction]?.record(node, at: path, byteCount: bytes)
-    domains[caller.domain]?.memory += bytes
+    domains[caller.domain]?.add(.memory, bytes)
     return node
   }
 

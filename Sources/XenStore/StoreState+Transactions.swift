@@ -47,7 +47,7 @@ extension StoreState {
   mutating func startTransaction(_ caller: StoreCaller) throws(StoreError) -> TransactionID {
     guard caller.transaction == nil else { throw .busy }
     guard var record = connections[caller.connection] else { throw .inputOutput }
-    let count = domains[caller.domain]?.transactions ?? 0
+    let count = domains[caller.domain]?[.transactions] ?? 0
     if isExceeded(.transactions, by: count + 1, caller) { throw .noSpace }
     generation += 1
     var id = TransactionID(rawValue: record.nextTransaction)
@@ -55,15 +55,17 @@ extension StoreState {
     record.nextTransaction = id.rawValue &+ 1
     record.transactions[id] = OpenTransaction()
     connections[caller.connection] = record
-    domains[caller.domain]?.transactions += 1
+    domains[caller.domain]?.add(.transactions, 1)
+    transactionCount += 1
     return id
   }
 
   /// Forgets a transaction without a trace.
   mutating func dropTransaction(_ id: TransactionID, of connection: ConnectionID) {
     guard let record = connections[connection], let transaction = record.transactions[id] else { return }
-    domains[record.domain]?.transactions -= 1
-    domains[record.domain]?.memory -= transaction.byteCount
+    domains[record.domain]?.add(.transactions, -1)
+    domains[record.domain]?.add(.memory, -transaction.byteCount)
+    transactionCount -= 1
     connections[connection]?.transactions[id] = nil
   }
 
@@ -81,12 +83,10 @@ extension StoreState {
     for (path, access) in transaction.accessed where access.original?.generation != tree[path]?.generation {
       throw .again
     }
-    for path in transaction.order {
-      guard let access = transaction.accessed[path], access.isModified else { continue }
-      if let node = access.node {
-        guard ownerIsAlive(node) else { throw .again }
-      }
+    for access in transaction.accessed.values where access.isModified {
+      if let node = access.node, !ownerIsAlive(node) { throw .again }
     }
+    chargeWrite(caller)
     for path in transaction.order {
       guard let access = transaction.accessed[path], access.isModified else { continue }
       if access.node == nil && access.original == nil { continue }
@@ -115,7 +115,7 @@ extension StoreState {
     }
     for (domain, count) in growth where count > 0 && domain != .control {
       guard let record = domains[domain] else { continue }
-      if record.quotas.isExceeded(.nodes, by: record.nodes + count) { throw .noSpace }
+      if record.quotas.isExceeded(.nodes, by: record[.nodes] + count) { throw .noSpace }
     }
   }
 }

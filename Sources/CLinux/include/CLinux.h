@@ -91,6 +91,23 @@ unsigned int pv_minor(uint64_t device);
 int pv_daemonize_begin(void);
 /// Says that the child is ready; standard input, output and error are /dev/null from here on.
 void pv_daemonize_end(int ready);
+/// What epoll found ready: the token it was registered with, and the events.
+struct pv_ready {
+  uint64_t token;
+  uint32_t events;
+};
+/// epoll_ctl(2) with a 64-bit token.
+int pv_epoll_control(int poll, int operation, int fd, uint32_t interest, uint64_t token);
+/// epoll_wait(2) for at most 64 at a time; the timeout in milliseconds, -1 for none.
+int pv_epoll_wait(int poll, struct pv_ready *ready, int count, int timeout);
+/// Who is at the other end of a Unix socket.
+struct pv_peer_credentials {
+  int32_t pid;
+  uint32_t uid;
+  uint32_t gid;
+};
+/// SO_PEERCRED: 0, or -1 with errno.
+int pv_get_peer_credentials(int fd, struct pv_peer_credentials *credentials);
 
 extern const int pv_mfd_cloexec;
 extern const int pv_rwf_nowait;
