@@ -20,6 +20,8 @@ public struct MountPlan: Sendable {
   public var fuse: FuseOptions
   /// The machine.
   public var machine = MachineConfiguration()
+  /// Where the machine's store is served for stock clients, if anywhere.
+  public var storeSocketPath: String?
   /// Called with the machine's store before the disk is attached: for those who want to watch the handshake.
   public var onStore: (@Sendable (StoreServer) -> Void)?
 
@@ -68,10 +70,14 @@ public final class MountedDisk: Sendable {
   /// Bytes behind the image's last whole sector, which are not part of the disk.
   public let ignoredTailByteCount: Int
   private let image: RawImage
+  private let storeSocket: StoreSocketServer?
   private let export: any RunningExport
 
-  private init(plan: MountPlan, machine: Machine, image: RawImage, export: any RunningExport) {
+  private init(
+    plan: MountPlan, machine: Machine, image: RawImage, storeSocket: StoreSocketServer?, export: any RunningExport
+  ) {
     self.plan = plan
+    self.storeSocket = storeSocket
     self.machine = machine
     self.image = image
     self.export = export
@@ -92,8 +98,14 @@ public final class MountedDisk: Sendable {
     }
     do throws(MountError) {
       let machine = try boot(plan)
-      let export = try plan.disk.export(image, on: machine, plan.fuse)
-      return MountedDisk(plan: plan, machine: machine, image: image, export: export)
+      let socket = try plan.storeSocketPath.map { (path) throws(MountError) in try serve(machine.store, at: path) }
+      do throws(MountError) {
+        let export = try plan.disk.export(image, on: machine, plan.fuse)
+        return MountedDisk(plan: plan, machine: machine, image: image, storeSocket: socket, export: export)
+      } catch {
+        socket?.stop()
+        throw error
+      }
     } catch {
       try? image.close()
       throw error
@@ -108,6 +120,12 @@ public final class MountedDisk: Sendable {
     } catch { throw .environment(error.sentence) }
   }
 
+  private static func serve(_ store: StoreServer, at path: String) throws(MountError) -> StoreSocketServer {
+    do throws(StoreSocketError) { return try StoreSocketServer(server: store, path: path) } catch {
+      throw .environment("\(error)")
+    }
+  }
+
   /// Asks the mount to end; from any thread.
   public func requestStop(_ urgency: StopUrgency = .orderly) { export.requestStop(urgency) }
 
@@ -115,6 +133,7 @@ public final class MountedDisk: Sendable {
   public func waitUntilUnmounted() -> MountOutcome {
     let fuse = export.waitUntilUnmounted()
     export.detach()
+    storeSocket?.stop()
     var outcome = MountOutcome(wasBusy: fuse.wasBusy)
     if let code = fuse.flushError {
       outcome.flushFailure = BlockError.system(call: "flush", path: plan.imagePath, code: code).sentence

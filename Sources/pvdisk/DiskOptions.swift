@@ -49,6 +49,9 @@ struct DiskOptions: ParsableArguments {
   @Option(help: ArgumentHelp("auto: io_uring where the kernel offers it; dev: /dev/fuse; uring.", valueName: "how"))
   var fuseTransport = Transport.auto
 
+  @Option(help: ArgumentHelp("Serve the machine's XenStore on this Unix socket, for stock clients.", valueName: "path"))
+  var xenstoreSocket: String?
+
   @Flag(name: [.short, .long], help: "Show the conversation in the store as it happens.")
   var verbose = false
 
@@ -103,6 +106,7 @@ struct DiskOptions: ParsableArguments {
     plan.fuse.mountOptions = fuseOptions
     plan.fuse.transport = fuseTransport == .auto ? .automatic : fuseTransport == .dev ? .device : .ring
     if let complaint = plan.disk.complaint { throw ValidationError(complaint) }
+    plan.storeSocketPath = xenstoreSocket
     if verbose { plan.onStore = { StoreNarrator.start($0) } }
     return plan
   }
