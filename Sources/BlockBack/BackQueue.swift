@@ -147,8 +147,10 @@ public struct BackQueue<Platform: BackendPlatform, ABI: BlkifABI, Image: BlockQu
     }
   }
 
-  /// Lets go of every page of the frontend, and of the port. The image's queue, which may still be at work on those
-  /// pages after a crash of the frontend, goes first and waits for what it has begun.
+  /// Lets go of every page of the frontend, and of the port.
+  ///
+  /// The image's queue, which may still be at work on those pages after a crash of the frontend, goes first and waits
+  /// for what it has begun.
   deinit {
     let platform = self.platform
     _ = consume image

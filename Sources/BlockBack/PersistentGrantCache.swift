@@ -107,7 +107,9 @@ public import XenWire
     link(index)
   }
 
-  /// Keeps a freshly mapped page, active. False when there is no room: the caller unmaps it after the request.
+  /// Keeps a freshly mapped page, active.
+  ///
+  /// False when there is no room: the caller unmaps it after the request.
   public mutating func insert(_ reference: GrantReference, address: UInt, handle: GrantHandle) -> Bool {
     let index = reference.rawValue
     guard index > 0, index < capacity, unsafe entries[Int(index)].state == .absent else { return false }

@@ -10,15 +10,17 @@ public struct FrontAbilities: Equatable, Sendable {
   public var isPersistent: Bool
   /// Segments of the largest request: 11, or more when indirect requests are used.
   public var maxSegments: Int
-  /// `feature-flush-cache`
+  /// `feature-flush-cache`.
   public var canFlush: Bool
-  /// `feature-barrier`
+  /// `feature-barrier`.
   public var canBarrier: Bool
-  /// `feature-discard`
+  /// `feature-discard`.
   public var canDiscard: Bool
-  /// `discard-secure`
+  /// `discard-secure`.
   public var canDiscardSecurely: Bool
-  /// Whether discarded sectors read as zeros. The protocol cannot tell; whoever knows the disk under the backend may say so.
+  /// Whether discarded sectors read as zeros.
+  ///
+  /// The protocol cannot tell; whoever knows the disk under the backend may say so.
   public var discardLeavesZeros = false
   /// Whether the backend may see pages of ours that requests name (`trusted`); if not, everything is copied.
   public var isBackendTrusted: Bool

@@ -7,7 +7,9 @@ import XenHypervisor
 public import XenWire
 
 extension FrontQueue {
-  /// Judges a response by what was asked, and credits it to its I/O. A response that cannot be ours disables the queue.
+  /// Judges a response by what was asked, and credits it to its I/O.
+  ///
+  /// A response that cannot be ours disables the queue.
   @inlinable
   mutating func finish(_ response: BlockResponse) {
     guard response.id < UInt64(shadows.count) else { return breakOff() }
@@ -76,8 +78,9 @@ extension FrontQueue {
     unsafe shadows.shadows[id].hasBounced = false
   }
 
-  /// Ends access to each page of a request. One that the backend still maps is its fault: such a page must never be used
-  /// for anything else (XSA-396).
+  /// Ends access to each page of a request.
+  ///
+  /// One that the backend still maps is its fault: such a page must never be used for anything else (XSA-396).
   private mutating func endGrants(_ id: Int, _ shadow: Shadow) -> Bool {
     var hasEnded = true
     let first = id * shadows.referencesPerSlot

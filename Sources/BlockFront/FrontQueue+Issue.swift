@@ -7,7 +7,9 @@ import XenHypervisor
 public import XenWire
 
 extension FrontQueue {
-  /// Writes the next ring request of an I/O. False when it has to wait for something other than a slot.
+  /// Writes the next ring request of an I/O.
+  ///
+  /// False when it has to wait for something other than a slot.
   @inlinable
   mutating func issueOne(_ io: Int) -> Bool {
     switch unsafe table.ios[io].request.operation {
@@ -58,7 +60,9 @@ extension FrontQueue {
           page: Int32(truncatingIfNeeded: page), firstSector: UInt8(truncatingIfNeeded: firstSector),
           lastSector: UInt8(truncatingIfNeeded: firstSector &+ (byteCount >> 9) &- 1), target: 0)
       } else {
-        guard bounce(id: id, at: first &+ count, address: address, byteCount: byteCount, isWrite: isWrite) else { break }
+        guard bounce(id: id, at: first &+ count, address: address, byteCount: byteCount, isWrite: isWrite) else {
+          break
+        }
       }
       count &+= 1
       covered &+= UInt64(byteCount >> 9)

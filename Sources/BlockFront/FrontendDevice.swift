@@ -154,7 +154,9 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
   /// Says that the frontend is about to close: a driver that is unloaded, a guest that shuts down.
   public func startClosing() { try? folder.switchState(to: .closing) }
 
-  /// Ends the grants of the rings and tells the backend. The queues must have been closed.
+  /// Ends the grants of the rings and tells the backend.
+  ///
+  /// The queues must have been closed.
   /// - Returns: the ring pages that the backend still maps; they stay out of use.
   @discardableResult
   public func finishClosing() -> Int {

@@ -5,7 +5,9 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// A mount made by libfuse: it reads the options, opens /dev/fuse, mounts and unmounts, as root or through fusermount3.
+/// A mount made by libfuse: it reads the options, opens /dev/fuse, mounts and unmounts, as root or through
+/// fusermount3.
+///
 /// Requests are none of its business.
 @safe final class FuseSession: @unchecked Sendable {
   // SAFETY: the session is used by one thread at a time: under `open`'s lock, or before anybody else knows of it.

@@ -119,7 +119,8 @@ final class MountLifecycle: Sendable {
     let descriptor = try session.makeChannelDescriptor(isFirst: index == 0)
     do {
       return try FuseChannel(
-        descriptor: OwnedDescriptor(descriptor), stopDescriptor: stopEvent, deviceDescriptor: deviceDescriptor, buffers: buffers,
+        descriptor: OwnedDescriptor(descriptor), stopDescriptor: stopEvent, deviceDescriptor: deviceDescriptor,
+        buffers: buffers,
         counters: counters(of: index))
     } catch {
       throw .system(call: "\(error.call)", code: error.code)

@@ -2,8 +2,8 @@
 
 import BlockIO
 import CLinux
-import GuestMemory
 import Glibc
+import GuestMemory
 
 /// Several descriptors as one: readable while any of them is (an epoll instance).
 struct WakeSet: ~Copyable {

@@ -100,7 +100,8 @@ final class ControlServer: Sendable {
     path = "\(folder)/\(getpid()).sock"
     _ = unsafe unlink(path)
     descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-    guard descriptor >= 0, unsafe ControlSocket.withAddress(path, { [descriptor] in unsafe bind(descriptor, $0, $1) }) == 0,
+    guard descriptor >= 0,
+      unsafe ControlSocket.withAddress(path, { [descriptor] in unsafe bind(descriptor, $0, $1) }) == 0,
       unsafe chmod(path, 0o600) == 0, listen(descriptor, 16) == 0
     else { throw Refusal("cannot make the control socket \(path): \(Refusal.reason)") }
     let listener = descriptor

@@ -13,7 +13,8 @@ struct DiskOptions: ParsableArguments {
   @Flag(name: [.customShort("r"), .customLong("read-only")], help: "Refuse writes; several may mount an image so.")
   var isReadOnly = false
 
-  @Option(help: ArgumentHelp("Queues, each with a thread of its own (default: one for each CPU, at most 4).", valueName: "N"))
+  @Option(
+    help: ArgumentHelp("Queues, each with a thread of its own (default: one for each CPU, at most 4).", valueName: "N"))
   var queues: Int?
 
   @Option(help: ArgumentHelp("Pages in each ring: 1, 2, 4, 8 or 16.", valueName: "N"))
@@ -25,7 +26,9 @@ struct DiskOptions: ParsableArguments {
   @Flag(inversion: .prefixedNo, help: "Keep grants and mappings between requests.")
   var persistent = true
 
-  @Option(name: .customLong("protocol"), help: ArgumentHelp("The ring's layout: classic (x86_64), x86_32, arm.", valueName: "name"))
+  @Option(
+    name: .customLong("protocol"),
+    help: ArgumentHelp("The ring's layout: classic (x86_64), x86_32, arm.", valueName: "name"))
   var ringProtocol = RingProtocol.classic
 
   @Option(help: ArgumentHelp("inline: both ends on one thread; threads: each on its own.", valueName: "where"))
@@ -37,10 +40,12 @@ struct DiskOptions: ParsableArguments {
   @Option(help: ArgumentHelp("The disk's name or number in the guest.", valueName: "name"))
   var vdev = "xvda"
 
-  @Option(help: ArgumentHelp("writeback: the page cache; none: O_DIRECT; unsafe: flushes do nothing.", valueName: "mode"))
+  @Option(
+    help: ArgumentHelp("writeback: the page cache; none: O_DIRECT; unsafe: flushes do nothing.", valueName: "mode"))
   var cache = Cache.writeback
 
-  @Option(name: [.customShort("o")], help: ArgumentHelp("A FUSE mount option, such as allow_other.", valueName: "option"))
+  @Option(
+    name: [.customShort("o")], help: ArgumentHelp("A FUSE mount option, such as allow_other.", valueName: "option"))
   var fuseOptions: [String] = []
 
   @Option(help: ArgumentHelp("How backend pages are reached: remap (real mappings) or alias.", valueName: "how"))

@@ -45,7 +45,8 @@ struct DoctorCommand: ParsableCommand {
   private static func fuseDevice() -> DoctorFinding {
     let name = "/dev/fuse"
     if unsafe access(name, F_OK) != 0 {
-      return DoctorFinding(name: name, state: "missing", finding: "the kernel has no FUSE", remedy: "sudo modprobe fuse")
+      return DoctorFinding(
+        name: name, state: "missing", finding: "the kernel has no FUSE", remedy: "sudo modprobe fuse")
     }
     if unsafe access(name, R_OK | W_OK) != 0 {
       return DoctorFinding(

@@ -49,7 +49,9 @@ struct RunCommand: ParsableCommand {
   private static func makePoint() throws -> String {
     let base = unsafe getenv("TMPDIR").map { unsafe String(cString: $0) } ?? "/tmp"
     var template = Array("\(base)/pvdisk-run-XXXXXX".utf8CString)
-    guard unsafe mkdtemp(&template) != nil else { throw Refusal("cannot make a mount point in \(base): \(Refusal.reason)") }
+    guard unsafe mkdtemp(&template) != nil else {
+      throw Refusal("cannot make a mount point in \(base): \(Refusal.reason)")
+    }
     return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 }

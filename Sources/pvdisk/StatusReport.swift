@@ -86,9 +86,12 @@ struct StatisticsReport: Codable {
 /// Stable JSON: sorted keys, slashes as they are.
 func json(_ value: some Encodable, pretty: Bool = true) -> String {
   let encoder = JSONEncoder()
-  encoder.outputFormatting = pretty ? [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes] : [
-    .sortedKeys, .withoutEscapingSlashes,
-  ]
+  encoder.outputFormatting =
+    pretty
+    ? [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    : [
+      .sortedKeys, .withoutEscapingSlashes,
+    ]
   guard let data = try? encoder.encode(value) else { return "null" }
   return String(decoding: data, as: UTF8.self)
 }

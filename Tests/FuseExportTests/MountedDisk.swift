@@ -14,7 +14,9 @@ final class MountedDisk: Sendable {
   let mount: FuseMount<MemoryDisk>
   let place: TemporaryPlace
 
-  init(_ disk: MemoryDisk, shape: TemporaryPlace.Shape = .directory, options change: (inout FuseOptions) -> Void = { _ in })
+  init(
+    _ disk: MemoryDisk, shape: TemporaryPlace.Shape = .directory, options change: (inout FuseOptions) -> Void = { _ in }
+  )
     throws
   {
     self.disk = disk
