@@ -50,7 +50,7 @@ let package = Package(
     module("BlockIO", imports: ["GuestMemory"]),
     module("SharedRing", imports: ["XenWire", "GuestMemory", "CLinux"]),
     module("XenHypervisor", imports: ["XenWire", "GuestMemory", "CLinux"]),
-    module("XenStore", imports: ["XenWire", "CLinux", collections]),
+    module("XenStore", imports: ["XenWire", "GuestMemory", "CLinux", collections]),
     module("XenBus", imports: ["XenStore", "XenWire"]),
     module(
       "BlockFront", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
@@ -65,7 +65,11 @@ let package = Package(
         "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
     .executableTarget(
-      name: "pvdisk", dependencies: ["PVMachine", "XenStore", "CLinux", arguments, logging],
+      name: "pvdisk",
+      dependencies: [
+        "PVMachine", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire", "CLinux", arguments,
+        logging,
+      ],
       path: "Sources/pvdisk", swiftSettings: checked),
 
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
@@ -74,8 +78,21 @@ let package = Package(
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
+    tests("XenWireTests", imports: ["XenWire"]),
+    tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory"]),
+    tests("XenBusTests", imports: ["XenBus", "XenStore", "XenWire"]),
+    tests(
+      "PVMachineTests",
+      imports: [
+        "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
+        "XenWire",
+        "GuestMemory", "CAllocationCounter",
+      ]),
+    tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
+    tests("XenHypervisorTests", imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux"]),
     tests(
       "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
+    tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
   ],
   swiftLanguageModes: [.v6]
 )
