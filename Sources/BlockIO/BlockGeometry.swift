@@ -6,7 +6,9 @@ public import GuestMemory
 public struct BlockGeometry: Equatable, Sendable {
   /// The capacity in 512-byte sectors, whatever the logical sector size.
   public var sectorCount: UInt64
-  /// Bytes in a logical sector: every request is a multiple of it, at a multiple of it. A power of two, at least 512.
+  /// Bytes in a logical sector: every request is a multiple of it, at a multiple of it.
+  ///
+  /// A power of two, at least 512.
   public var logicalSectorSize: Int
   /// Bytes in a physical sector, a multiple of the logical size.
   public var physicalSectorSize: Int

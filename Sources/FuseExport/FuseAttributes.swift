@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-import GuestMemory
 import Glibc
+import GuestMemory
 
 /// A node's owner, mode and times, kept in memory only: a disk has nowhere to put them.
 struct FuseAttributes: Equatable, Sendable {

@@ -44,8 +44,9 @@ public final class FuseMount<Device: BlockDevice>: Sendable {
     try lifecycle.start { self.runReactor($0) }
   }
 
-  /// Waits until the file system is gone and the disk is flushed; unmounts when a stop is asked for. Call it once, on a
-  /// thread that is free to wait.
+  /// Waits until the file system is gone and the disk is flushed; unmounts when a stop is asked for.
+  ///
+  /// Call it once, on a thread that is free to wait.
   public func waitUntilUnmounted() -> FuseOutcome { lifecycle.waitUntilUnmounted() }
 
   /// Asks the mount to end; may be called from any thread, and from a signal handler.
@@ -53,6 +54,9 @@ public final class FuseMount<Device: BlockDevice>: Sendable {
 
   /// What the mount has done so far.
   public var statistics: FuseStatistics { lifecycle.statistics() }
+
+  /// Tells the kernel to forget the size that it remembers: the disk has grown.
+  public func announceSize() { lifecycle.session.forgetAttributes(of: lifecycle.namespace.diskNode) }
 
   /// The file that is the disk.
   public var filePath: String {

@@ -4,7 +4,9 @@ import Glibc
 public import GuestMemory
 import Synchronization
 
-/// The one-file file system around the disk: names, attributes, directories. Everything but the disk's contents.
+/// The one-file file system around the disk: names, attributes, directories.
+///
+/// Everything but the disk's contents.
 ///
 /// In a directory mount node 1 is the directory and node 2 the disk; in a file mount node 1 is the disk. Shared by the
 /// reactors and locked inside: none of this is in the path of a read or a write.

@@ -15,8 +15,9 @@ public struct FuseOptions: Sendable {
   public var subtype: String
   /// Whether writes are refused even if the device takes them.
   public var isReadOnly: Bool
-  /// Whether other users reach the mount; the file's mode and owner still rule. Needs `user_allow_other` in
-  /// `/etc/fuse.conf` unless the caller is root.
+  /// Whether other users reach the mount; the file's mode and owner still rule.
+  ///
+  /// Needs `user_allow_other` in `/etc/fuse.conf` unless the caller is root.
   public var allowsOtherUsers: Bool
   /// Further mount options as `-o` takes them, one or several separated by commas in each element.
   public var mountOptions: [String]

@@ -46,8 +46,10 @@ extension FuseReactor where Transport: ~Copyable {
       generation: generation)
   }
 
-  /// Bytes that are not known to be holes. It looks at no more than the first holes, and counts the rest as data: enough for
-  /// `cp` and `tar` to see that the file is sparse, at a bounded cost.
+  /// Bytes that are not known to be holes.
+  ///
+  /// It looks at no more than the first holes, and counts the rest as data: enough for `cp` and `tar` to see that the
+  /// file is sparse, at a bounded cost.
   @inlinable
   func allocatedBytes() -> UInt64 {
     var allocated: UInt64 = 0

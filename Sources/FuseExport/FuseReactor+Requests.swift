@@ -132,8 +132,10 @@ extension FuseReactor where Transport: ~Copyable {
   }
 }
 
-/// An `errno` as the kernel takes it from a file system. `ENOSYS` would switch the operation off for good, and a value out of
-/// range would be refused: the asker would see neither.
+/// An `errno` as the kernel takes it from a file system.
+///
+/// `ENOSYS` would switch the operation off for good, and a value out of range would be refused: the asker would see
+/// neither.
 @usableFromInline
 func answerable(_ error: CInt) -> CInt {
   if error == FuseErrno.notImplemented { return FuseErrno.notSupported }

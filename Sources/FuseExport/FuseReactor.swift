@@ -90,7 +90,9 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   }
 
   /// Whether looking for a second request is likely to be a wasted system call: the last sleeps were each followed by
-  /// exactly one. Every sixteenth time it looks all the same, or it would never learn better.
+  /// exactly one.
+  ///
+  /// Every sixteenth time it looks all the same, or it would never learn better.
   @inlinable var expectsSingles: Bool { singles >= 4 && singles & 15 != 0 }
 
   /// Takes requests until there are none, or enough for one batch; answers how many.

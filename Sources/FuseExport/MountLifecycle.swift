@@ -119,7 +119,8 @@ final class MountLifecycle: Sendable {
     let descriptor = try session.makeChannelDescriptor(isFirst: index == 0)
     do {
       return try FuseChannel(
-        descriptor: OwnedDescriptor(descriptor), stopDescriptor: stopEvent, deviceDescriptor: deviceDescriptor, buffers: buffers,
+        descriptor: OwnedDescriptor(descriptor), stopDescriptor: stopEvent, deviceDescriptor: deviceDescriptor,
+        buffers: buffers,
         counters: counters(of: index))
     } catch {
       throw .system(call: "\(error.call)", code: error.code)
@@ -147,7 +148,7 @@ final class MountLifecycle: Sendable {
     guard let failure else { return }
     requestStop(.immediate)
     join()
-    session.close()
+    session.disconnect()
     throw failure
   }
 
@@ -201,7 +202,7 @@ final class MountLifecycle: Sendable {
       }
     }
     join()
-    session.close()
+    session.disconnect()
     outcome.flushError = state.withLock { $0.flushError }
     return outcome
   }

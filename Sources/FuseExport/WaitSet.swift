@@ -22,7 +22,9 @@ struct WaitSet: ~Copyable {
     guard descriptor.number >= 0 else { throw SystemError("epoll_create1") }
   }
 
-  /// Adds a descriptor; -1 is left out. `exclusive` wakes only one of the sets that hold the same source.
+  /// Adds a descriptor; -1 is left out.
+  ///
+  /// `exclusive` wakes only one of the sets that hold the same source.
   func add(_ other: CInt, exclusive: Bool = false, as reason: WakeReason) throws(SystemError) {
     guard other >= 0 else { return }
     let bit = CInt(reason.rawValue.trailingZeroBitCount)

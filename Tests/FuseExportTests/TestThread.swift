@@ -24,7 +24,9 @@ final class TestThread<Value: Sendable>: Sendable {
     thread = handle
   }
 
-  /// Waits for the thread; its result, or what it threw. Call it once.
+  /// Waits for the thread; its result, or what it threw.
+  ///
+  /// Call it once.
   func value() throws -> Value {
     pthread_join(thread, nil)
     return try result.take()

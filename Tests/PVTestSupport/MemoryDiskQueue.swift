@@ -23,7 +23,8 @@ public import GuestMemory
 
   init(disk: MemoryDisk, index: Int, buffers demand: BufferDemand) throws(SystemError) {
     let memory = try MappedMemory(anonymousByteCount: max(demand.count * demand.byteCount, 4096))
-    let timer = disk.behaviour.asynchronySeed == nil ? -1 : timerfd_create(CLOCK_MONOTONIC, CInt(TFD_NONBLOCK | TFD_CLOEXEC))
+    let timer =
+      disk.behaviour.asynchronySeed == nil ? -1 : timerfd_create(CLOCK_MONOTONIC, CInt(TFD_NONBLOCK | TFD_CLOEXEC))
     buffers = memory
     bufferByteCount = demand.byteCount
     self.disk = disk
