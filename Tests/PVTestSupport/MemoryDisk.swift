@@ -9,7 +9,8 @@ import Synchronization
 ///
 /// A page that holds only zeros counts as a hole.
 public final class MemoryDisk: BlockDevice, @unchecked Sendable {
-  // SAFETY: the bytes are moved by memcpy through bounds-checked regions; requests that overlap in time may mix, as on a disk.
+  // SAFETY: the bytes are moved by memcpy through bounds-checked regions; requests that overlap in time may mix, as on
+  // a disk.
   private let memory: MappedMemory
   private let size: Atomic<UInt64>
   private let shape: BlockGeometry
