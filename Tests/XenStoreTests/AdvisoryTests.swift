@@ -8,8 +8,7 @@ import XenWire
 
 /// What went wrong in xenstored once (Xen Security Advisories), and must not here.
 ///
-/// XSA-38 and XSA-325 are with the
-/// ring's tests.
+/// XSA-38 and XSA-325 are with the ring's tests.
 @Suite("XenStore advisories")
 struct AdvisoryTests {
   static let five = DomainID(rawValue: 5)
