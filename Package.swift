@@ -74,6 +74,9 @@ let package = Package(
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
+    .executableTarget(
+      name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
+      path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
   ],
   swiftLanguageModes: [.v6]

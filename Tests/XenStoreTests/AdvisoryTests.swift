@@ -197,6 +197,33 @@ struct AdvisoryTests {
     #expect(server.check() == [])
   }
 
+  @Test("XSA-322: a transaction cannot bring rights of a dead domain to its successor")
+  func reusedNumberInTransaction() throws {
+    let right = StorePermissions(owner: .control, [StorePermission(.both, Self.five)])
+    let gift = try control.startTransaction(), property = try control.startTransaction()
+    try control.write("/gift", "", in: gift)
+    try control.setPermissions("/gift", right, in: gift)
+    try control.write("/property", "", in: property)
+    try control.setPermissions("/property", StorePermissions(owner: Self.five), in: property)
+    try server.release(Self.five)
+    try server.introduce(Self.five)
+    try control.endTransaction(gift, commit: true)
+    #expect(try control.permissions("/gift").description == "n0")
+    #expect(throws: StoreError.access) { try server.connect(as: Self.five).read("/gift") }
+    #expect(throws: StoreError.again) { try control.endTransaction(property, commit: true) }
+    #expect(server.check() == [])
+  }
+
+  @Test("XSA-417: an entry for what is no domain gives nobody anything")
+  func noDomain() throws {
+    try control.write("/x", "")
+    let number = DomainID(rawValue: 0x7FF1)
+    try control.setPermissions("/x", StorePermissions(owner: .control, [StorePermission(.both, number)]))
+    #expect(throws: StoreError.access) { try server.connect(as: number, privileged: false).read("/x") }
+    try control.setPermissions("/x", StorePermissions(owner: .control, [StorePermission(.read, .any)]))
+    #expect(try server.connect(as: Self.five).read("/x") == "")
+  }
+
   @Test("XSA-323: a path's length is judged as it will be stored")
   func pathLength() throws {
     let guest = server.connect(as: Self.five)
