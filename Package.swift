@@ -43,8 +43,7 @@ let package = Package(
     .target(name: "CLinux", path: "Sources/CLinux"),
     .systemLibrary(
       name: "CFuse3", path: "Sources/CFuse3", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
-    .systemLibrary(
-      name: "CUring", path: "Sources/CUring", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+    .target(name: "CUring", path: "Sources/CUring", linkerSettings: [.linkedLibrary("uring")]),
 
     module("XenWire", imports: ["CLinux"]),
     module("GuestMemory", imports: ["CLinux"]),
@@ -66,9 +65,14 @@ let package = Package(
         "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
     .executableTarget(
-      name: "pvdisk", dependencies: ["PVMachine", "XenStore", "CLinux", arguments, logging],
+      name: "pvdisk",
+      dependencies: [
+        "PVMachine", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire", "CLinux", arguments,
+        logging,
+      ],
       path: "Sources/pvdisk", swiftSettings: checked),
 
+    .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .target(
       name: "PVTestSupport",
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
@@ -77,7 +81,21 @@ let package = Package(
     .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
+    tests("XenWireTests", imports: ["XenWire"]),
+    tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory"]),
+    tests("XenBusTests", imports: ["XenBus", "XenStore", "XenWire"]),
+    tests(
+      "PVMachineTests",
+      imports: [
+        "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
+        "XenWire",
+        "GuestMemory", "CAllocationCounter",
+      ]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
+    tests("XenHypervisorTests", imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux"]),
+    tests(
+      "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
+    tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -9,10 +9,14 @@
 #include <linux/fs.h>
 #include <linux/fuse.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -27,6 +31,7 @@ const int pv_mfd_cloexec = MFD_CLOEXEC;
 const int pv_rwf_nowait = RWF_NOWAIT;
 const int pv_rwf_dsync = RWF_DSYNC;
 const int pv_o_direct = O_DIRECT;
+const int pv_o_tmpfile = O_TMPFILE;
 const int pv_falloc_keep_size = FALLOC_FL_KEEP_SIZE;
 const int pv_falloc_punch_hole = FALLOC_FL_PUNCH_HOLE;
 const int pv_falloc_zero_range = FALLOC_FL_ZERO_RANGE;
@@ -85,6 +90,36 @@ int pv_lock_holder(int fd, bool exclusive) {
   return lock.l_pid;
 }
 
+int pv_ofd_lock_range(int fd, int kind, int64_t start, int64_t count) {
+  struct flock lock = {.l_type = kind, .l_whence = SEEK_SET, .l_start = start, .l_len = count};
+  return fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+int pv_ofd_lock_conflict(int fd, int kind, int64_t start, int64_t count) {
+  struct flock lock = {.l_type = kind, .l_whence = SEEK_SET, .l_start = start, .l_len = count};
+  if (fcntl(fd, F_OFD_GETLK, &lock) != 0) return -1;
+  return lock.l_type != F_UNLCK;
+}
+
+int pv_direct_io_alignment(int fd, uint32_t *memory, uint32_t *offset) {
+  *memory = *offset = 0;
+#ifdef STATX_DIOALIGN
+  struct statx status;
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) != 0) return -1;
+  if (status.stx_mask & STATX_DIOALIGN) {
+    *memory = status.stx_dio_mem_align;
+    *offset = status.stx_dio_offset_align;
+    return 1;
+  }
+#endif
+  return 0;
+}
+
+int64_t pv_file_system_type(int fd) {
+  struct statfs status;
+  return fstatfs(fd, &status) == 0 ? (int64_t)(uint32_t)status.f_type : -1;
+}
+
 int pv_pin_thread(int cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -100,6 +135,31 @@ int pv_cpu_count(void) {
 }
 
 int pv_set_io_flusher(void) { return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); }
+void pv_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int result = pthread_create(thread, NULL, body, context);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return result;
+}
+
+int pv_epoll_add(int epoll, int fd, bool exclusive, int token) {
+  struct epoll_event event = {.events = EPOLLIN | (exclusive ? EPOLLEXCLUSIVE : 0), .data.u32 = (uint32_t)token};
+  return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+int pv_epoll_wait_bits(int epoll, int timeout_ms) {
+  struct epoll_event events[8];
+  int count = epoll_wait(epoll, events, 8, timeout_ms);
+  if (count < 0) return errno == EINTR ? 0 : -1;
+  int bits = 0;
+  for (int i = 0; i < count; i++) bits |= 1 << events[i].data.u32;
+  return bits;
+}
+
 unsigned int pv_major(uint64_t device) { return major(device); }
 unsigned int pv_minor(uint64_t device) { return minor(device); }
 

@@ -29,3 +29,10 @@ public struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
     left.code == right.code && left.call.description == right.call.description
   }
 }
+
+extension SystemError {
+  /// A failed call in words.
+  public static func sentence(call: String, code: CInt) -> String {
+    "\(call) failed: \(unsafe String(cString: strerror(code)))"
+  }
+}

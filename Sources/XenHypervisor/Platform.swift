@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 
+public import CLinux
 public import GuestMemory
 public import XenWire
 
 /// One foreign page as the mapper sees it.
-public struct GrantMapping: BitwiseCopyable, Sendable {
+public struct GrantMapping: Equatable, BitwiseCopyable, Sendable {
   /// How the mapping went; the other fields mean something only when it is `.okay`.
   public var status: GrantStatus
   /// What undoes the mapping.
@@ -21,11 +22,22 @@ public struct GrantMapping: BitwiseCopyable, Sendable {
   }
 }
 
+/// The time that a platform runs by; a simulation brings its own.
+public protocol PlatformClock {
+  /// Nanoseconds since some fixed moment, never going back.
+  var monotonicNanoseconds: UInt64 { get }
+}
+
+extension PlatformClock {
+  /// CLOCK_MONOTONIC.
+  @inlinable public var monotonicNanoseconds: UInt64 { pv_monotonic_nanoseconds() }
+}
+
 /// What a backend needs of the hypervisor under it: foreign pages and notifications.
 ///
 /// Conformers are concrete types that the hot path is specialised for: the emulated hypervisor here, libxengnttab and
 /// libxenevtchn on a real Xen.
-public protocol BackendPlatform {
+public protocol BackendPlatform: PlatformClock {
   /// Maps each reference of `granter`; every element of `results` is written. Pages whose frames are adjacent in the
   /// granter's memory come out at adjacent addresses. A failed element leaves the others mapped.
   func map(
@@ -61,7 +73,7 @@ public struct ContiguousMapping: Sendable {
 }
 
 /// What a frontend needs of the hypervisor under it: pages of its own, grants on them, and notifications.
-public protocol FrontendPlatform {
+public protocol FrontendPlatform: PlatformClock {
   /// Takes `count` adjacent zeroed pages of the domain's memory.
   func allocatePages(_ count: Int) throws(GrantStatus) -> GuestPages
   /// Gives pages back. They must not be granted any more.

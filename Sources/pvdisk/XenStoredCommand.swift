@@ -59,7 +59,7 @@ struct XenStoredCommand: ParsableCommand {
   func run() throws {
     let ready = daemonize ? pv_daemonize_begin() : -1
     if daemonize, ready < 0 { throw Refusal("cannot go to the background: fork failed") }
-    StoreSignals.block()
+    DaemonSignals.block()
     let trace = try traceFile.map { path throws -> StoreTrace in
       guard let trace = StoreTrace(path: path, format: traceFormat == .text ? .text : .json) else {
         throw Refusal("cannot write the trace file \(path): \(Refusal.reason)")
@@ -78,7 +78,7 @@ struct XenStoredCommand: ParsableCommand {
     let pid = try pidFile.map { path throws in try PIDFile(path: path) }
     defer { pid?.remove() }
     if ready >= 0 { pv_daemonize_end(ready) }
-    while StoreSignals.wait() == SIGHUP { trace?.reopen() }
+    while DaemonSignals.wait() == SIGHUP { trace?.reopen() }
     listener.stop()
     if let save {
       do {
@@ -147,62 +147,5 @@ struct XenStoredQuotaOptions: ParsableArguments {
       }
       return quotas
     }
-  }
-}
-
-/// An error that ends the command: one sentence on standard error, and an exit status.
-struct Refusal: Error, CustomStringConvertible {
-  let description: String
-  /// The exit status: 2 for the environment.
-  let status: Int32
-
-  init(_ sentence: String, status: Int32 = 2) {
-    description = sentence
-    self.status = status
-  }
-
-  /// What the system says about the last failed call.
-  static var reason: String { unsafe String(cString: strerror(pv_errno())) }
-}
-
-/// A file that holds this process's number for as long as it serves.
-struct PIDFile {
-  let path: String
-
-  init(path: String) throws {
-    let descriptor = unsafe pv_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-    guard descriptor >= 0 else { throw Refusal("cannot write the pid file \(path): \(Refusal.reason)") }
-    let line = Array("\(getpid())\n".utf8)
-    // SAFETY: the address and the count are those of the array's own bytes.
-    _ = unsafe line.withUnsafeBytes { unsafe write(descriptor, $0.baseAddress, $0.count) }
-    close(descriptor)
-    self.path = path
-  }
-
-  func remove() { _ = unsafe unlink(path) }
-}
-
-/// The signals that a daemon waits for instead of dying of them.
-enum StoreSignals {
-  private static func set() -> sigset_t {
-    var set = sigset_t()
-    unsafe sigemptyset(&set)
-    for signal in [SIGINT, SIGTERM, SIGHUP] { unsafe sigaddset(&set, signal) }
-    return set
-  }
-
-  /// Blocks them in this thread and in all that it starts.
-  static func block() {
-    var set = set()
-    unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
-    signal(SIGPIPE, SIG_IGN)
-  }
-
-  /// Waits for one and answers which.
-  static func wait() -> CInt {
-    var set = set()
-    var number: CInt = 0
-    unsafe sigwait(&set, &number)
-    return number
   }
 }

@@ -5,9 +5,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -57,12 +59,30 @@ int pv_fcntl_int(int fd, int command, int value);
 int pv_ofd_lock(int fd, bool exclusive);
 /// The process that holds a conflicting lock on the file: its pid, 0 when there is none or it cannot be named.
 int pv_lock_holder(int fd, bool exclusive);
+/// Sets an open-file-description lock of a kind (`F_RDLCK`, `F_WRLCK`, `F_UNLCK`) on bytes of a file; 0, or -1 with errno.
+int pv_ofd_lock_range(int fd, int kind, int64_t start, int64_t count);
+/// Whether another open file description holds what would keep this lock away: 0 or 1, or -1 with errno.
+int pv_ofd_lock_conflict(int fd, int kind, int64_t start, int64_t count);
+/// What O_DIRECT asks of memory and offsets, in bytes: 1 when the system tells (0 bytes: no O_DIRECT here), 0 when it does
+/// not, -1 with errno.
+int pv_direct_io_alignment(int fd, uint32_t *memory, uint32_t *offset);
+/// The `f_type` of the file system that a file lies in, or -1 with errno.
+int64_t pv_file_system_type(int fd);
 /// Pins the calling thread to one CPU; 0, or -1 with errno.
 int pv_pin_thread(int cpu);
 /// The CPUs that this process may run on.
 int pv_cpu_count(void);
 /// prctl(PR_SET_IO_FLUSHER, 1): 0, or -1 with errno.
 int pv_set_io_flusher(void);
+/// Names the calling thread (at most 15 bytes are kept).
+void pv_name_thread(const char *name);
+/// Starts a joinable thread with every signal blocked; 0, or a positive errno.
+int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context);
+/// Adds a descriptor to an epoll set; readiness is reported as bit `token` (0...30). 0, or -1 with errno.
+int pv_epoll_add(int epoll, int fd, bool exclusive, int token);
+/// Waits on an epoll set: the bits of what is ready, 0 when the time is over or a signal came, or -1 with errno.
+/// `timeout_ms` -1 waits for ever.
+int pv_epoll_wait_bits(int epoll, int timeout_ms);
 unsigned int pv_major(uint64_t device);
 unsigned int pv_minor(uint64_t device);
 /// Goes to the background: the child gets a descriptor for pv_daemonize_end; the parent waits and never returns. It exits
@@ -93,6 +113,7 @@ extern const int pv_mfd_cloexec;
 extern const int pv_rwf_nowait;
 extern const int pv_rwf_dsync;
 extern const int pv_o_direct;
+extern const int pv_o_tmpfile;
 extern const int pv_falloc_keep_size;
 extern const int pv_falloc_punch_hole;
 extern const int pv_falloc_zero_range;

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT
+
+public import BlockIO
+public import GuestMemory
+public import SharedRing
+public import XenHypervisor
+public import XenWire
+
+/// One queue of a backend: takes requests off a ring, moves their data, answers (blkback's `xen_blkif_ring`).
+///
+/// Stages of a request, each a method: `serveRequests` copies it out of the ring once, `dispatch…` judges the copy,
+/// `mapSegments` finds or maps its pages, the image moves the bytes, `finish` lets go of the pages and answers.
+/// Owned by one thread; nothing here allocates, locks or waits.
+///
+/// **Assumptions.** The image's queue takes as many requests as the ring has slots.
+public struct BackQueue<Platform: BackendPlatform, ABI: BlkifABI, Image: BlockQueue & ~Copyable>: ~Copyable {
+  @usableFromInline let platform: Platform
+  @usableFromInline let peer: DomainID
+  /// The local port; its peer is the frontend's.
+  public let port: EventPort
+  @usableFromInline let ringPages: ContiguousMapping
+  @usableFromInline var ring: BackRing<ABI>
+  @usableFromInline var image: Image
+  @usableFromInline var validator: RequestValidator
+  @usableFromInline let abilities: BackAbilities
+  @usableFromInline var slot = RequestSlot<ABI>()
+  @usableFromInline var pending: PendingRequests
+  @usableFromInline var scratch: MappingScratch
+  @usableFromInline var cache: PersistentGrantCache
+  @usableFromInline let counters: CounterWriter
+  @usableFromInline var barrier: Int = -1
+  @usableFromInline var now: UInt64 = 0
+  /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
+  public internal(set) var isBroken = false
+
+  /// Joins the parts of a queue that the handshake brought together.
+  public init(
+    connection: BackConnection<Platform>, ring: consuming BackRing<ABI>, cache: consuming PersistentGrantCache,
+    image: consuming Image, geometry: BlockGeometry, counters: CounterWriter
+  ) {
+    platform = connection.platform
+    peer = connection.peer
+    port = connection.port
+    ringPages = connection.ringPages
+    abilities = connection.abilities
+    validator = RequestValidator(geometry: geometry, isReadOnly: connection.abilities.isReadOnly)
+    let segments = max(BlockLimits.directSegments, connection.abilities.maxIndirectSegments)
+    pending = PendingRequests(count: Int(ring.layout.slotCount), segments: segments)
+    scratch = MappingScratch(capacity: segments)
+    self.ring = ring
+    self.cache = cache
+    self.image = image
+    self.counters = counters
+    now = connection.platform.monotonicNanoseconds
+  }
+
+  /// Requests taken and not answered yet.
+  @inlinable public var inFlight: Int { pending.used }
+
+  /// Readable when the image has finished something.
+  @inlinable public var waitDescriptor: CInt { image.waitDescriptor }
+
+  /// Follows a disk that changed its size.
+  public mutating func resize(to sectorCount: UInt64) { validator.resize(to: sectorCount) }
+
+  /// Serves what waits in the ring, collects what the image finished, answers, and notifies once if that is due.
+  @inlinable
+  public mutating func advance() {
+    serveRequests()
+    collect()
+    publish()
+  }
+
+  /// Asks for a notification at the next request, then looks again; also arms the image's wake-up.
+  @inlinable
+  public mutating func prepareToWait() -> WaitReadiness {
+    if image.prepareToWait() == .workPending { return .workPending }
+    if isBroken || barrier >= 0 { return .maySleep }
+    do {
+      return try ring.armAndRecheck() ? .workPending : .maySleep
+    } catch {
+      breakOff()
+      return .maySleep
+    }
+  }
+
+  @inlinable
+  mutating func publish() {
+    guard ring.hasUnpublishedResponses else { return }
+    if case .notify = ring.publishResponses() {
+      platform.notify(port)
+      counters.add(1, to: QueueCounter.notifications.rawValue)
+    }
+  }
+
+  @inlinable
+  mutating func collect() {
+    image.advance()
+    while let done = image.nextCompletion() { imageFinished(Int(done.tag), errorCode: done.errorCode) }
+    if barrier >= 0 { releaseBarrier() }
+  }
+
+  @inlinable
+  mutating func serveRequests() {
+    guard !isBroken, barrier < 0 else { return }
+    do {
+      var waiting = try ring.unconsumedRequests()
+      while waiting > 0, barrier < 0 {
+        guard let request = pending.take() else {
+          counters.add(1, to: QueueCounter.oo_req.rawValue)
+          return
+        }
+        ring.copyRequest(into: &slot)
+        waiting &-= 1
+        dispatch(request)
+      }
+    } catch {
+      breakOff()
+    }
+  }
+
+  @usableFromInline
+  mutating func breakOff() {
+    isBroken = true
+    counters.add(1, to: QueueCounter.ring_broken.rawValue)
+  }
+
+  /// Drops idle mappings that are too old or too many; call it now and then, at least every 100 ms of activity.
+  public mutating func housekeep() {
+    now = platform.monotonicNanoseconds
+    guard cache.isPurgeDue(now: now) else { return }
+    let platform = self.platform
+    let removed = cache.purge(now: now) { handle in BackQueue.unmapOne(handle, platform) }
+    if removed > 0 {
+      counters.add(UInt64(removed), to: QueueCounter.grants_evicted.rawValue)
+      counters.add(UInt64(removed), to: QueueCounter.grants_unmapped.rawValue)
+    }
+    counters.set(UInt64(cache.count), at: QueueCounter.grants_persistent.rawValue)
+  }
+
+  @usableFromInline
+  static func unmapOne(_ handle: GrantHandle, _ platform: Platform) {
+    // SAFETY: the span ends before the variable does.
+    unsafe withUnsafePointer(to: handle) { pointer in
+      let isUnmapped = unsafe platform.unmap(UnsafeBufferPointer(start: pointer, count: 1).span)
+      precondition(isUnmapped, "a handle of ours was not mapped")
+    }
+  }
+
+  /// Lets go of every page of the frontend, and of the port.
+  ///
+  /// The image's queue, which may still be at work on those pages after a crash of the frontend, goes first and waits
+  /// for what it has begun.
+  deinit {
+    let platform = self.platform
+    _ = consume image
+    for request in 0..<pending.count where unsafe pending.requests[request].stage != .free {
+      let first = unsafe pending.handles + request * pending.perRequest
+      for index in 0..<Int(unsafe pending.requests[request].mappedCount) {
+        unsafe BackQueue.unmapOne(first[index], platform)
+      }
+    }
+    cache.forEachMapping { handle in BackQueue.unmapOne(handle, platform) }
+    platform.close(port)
+    platform.unmap(ringPages)
+  }
+}
+
+/// One queue's way to its frontend: what the handshake found in the store, mapped and bound.
+public struct BackConnection<Platform: BackendPlatform> {
+  /// The hypervisor.
+  public let platform: Platform
+  /// The frontend's domain.
+  public let peer: DomainID
+  /// The local event-channel port.
+  public let port: EventPort
+  /// The ring's pages.
+  public let ringPages: ContiguousMapping
+  /// What was offered and accepted.
+  public let abilities: BackAbilities
+
+  /// Describes a connection.
+  public init(
+    platform: Platform, peer: DomainID, port: EventPort, ringPages: ContiguousMapping, abilities: BackAbilities
+  ) {
+    self.platform = platform
+    self.peer = peer
+    self.port = port
+    self.ringPages = ringPages
+    self.abilities = abilities
+  }
+}
+
+/// What a backend told its frontend that it can do, latched for the life of the connection.
+public struct BackAbilities: Equatable, Sendable {
+  /// Both ends speak persistent grants.
+  public var isPersistent: Bool
+  /// Segments of an indirect request; 0: none.
+  public var maxIndirectSegments: Int
+  /// Flush was offered.
+  public var canFlush: Bool
+  /// Barrier was offered.
+  public var canBarrier: Bool
+  /// Discard was offered.
+  public var canDiscard: Bool
+  /// Secure discard was offered.
+  public var canDiscardSecurely: Bool
+  /// Writes are refused.
+  public var isReadOnly: Bool
+
+  /// Describes what was offered.
+  public init(
+    isPersistent: Bool, maxIndirectSegments: Int, canFlush: Bool, canBarrier: Bool, canDiscard: Bool,
+    canDiscardSecurely: Bool, isReadOnly: Bool
+  ) {
+    self.isPersistent = isPersistent
+    self.maxIndirectSegments = maxIndirectSegments
+    self.canFlush = canFlush
+    self.canBarrier = canBarrier
+    self.canDiscard = canDiscard
+    self.canDiscardSecurely = canDiscardSecurely
+    self.isReadOnly = isReadOnly
+  }
+}
+
+/// Why a queue could not start.
+public enum BackQueueError: Error, Sendable {
+  /// The ring that the frontend offered breaks the rules.
+  case ring(RingViolation)
+  /// A page or port of the frontend could not be had.
+  case grant(GrantStatus)
+  /// The event channel could not be bound.
+  case event(EventChannelError)
+  /// The disk's own queue could not be made.
+  case disk(BlockError)
+  /// No memory.
+  case memory(SystemError)
+}

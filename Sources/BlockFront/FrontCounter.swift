@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+
+/// What a frontend queue counts.
+public enum FrontCounter: Int, CaseIterable, Sendable {
+  /// I/Os that the user submitted.
+  case ios = 0
+  /// Ring requests that they became.
+  case requests
+  /// Ring requests that named their segments in descriptor pages.
+  case indirect_requests
+  /// Notifications sent to the backend.
+  case notifications
+  /// Times that requests were published and the backend needed no notification.
+  case notifications_saved
+  /// Segments that were copied because their data lay outside the queue's pages, or the backend is not trusted.
+  case bounced_segments
+  /// Times that no slot was free.
+  case ring_full
+  /// Pages granted for one request.
+  case grants_made
+  /// Responses that broke the rules; the first one disables the queue.
+  case bad_responses
+  /// Pages that the backend still mapped when the queue closed.
+  case stuck_pages
+
+  /// The name as it is reported.
+  public var name: String { "\(self)" }
+}

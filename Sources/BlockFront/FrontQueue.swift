@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+
+public import BlockIO
+public import GuestMemory
+public import SharedRing
+public import XenHypervisor
+public import XenWire
+
+/// One queue of a frontend: turns I/Os into ring requests and responses into completions (blkfront's
+/// `blkfront_ring_info`).
+///
+/// An I/O that needs more segments than one request may have becomes several; an I/O finishes when all of its requests
+/// have been answered, with the first error. Data in the queue's own pages moves without a copy; other data is copied
+/// through bounce pages. Owned by one thread; nothing here allocates, locks or waits.
+///
+/// A backend that breaks the rules disables the queue: every I/O in hand and every later one ends with `EIO`.
+public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
+  @usableFromInline let platform: Platform
+  @usableFromInline let peer: DomainID
+  /// The local port; its peer is the backend's.
+  public let port: EventPort
+  @usableFromInline let ringPages: GuestPages
+  @usableFromInline let handle: UInt16
+  @usableFromInline var abilities: FrontAbilities
+  @usableFromInline var ring: FrontRing<ABI>
+  @usableFromInline var slot = RequestSlot<ABI>()
+  @usableFromInline var arena: FrontArena
+  @usableFromInline var shadows: ShadowTable
+  @usableFromInline var table: IOTable
+  @usableFromInline let counters: CounterWriter
+  /// Whether `issue` may get further than it got last time.
+  @usableFromInline var canIssueMore = false
+  /// Whether the backend broke the rules.
+  public internal(set) var isBroken = false
+
+  /// Joins the parts of a queue and grants its pages.
+  /// - Parameters:
+  ///   - references: with persistent grants one for each page of the arena, else for each ring slot one for each segment
+  ///     and descriptor page.
+  public init(
+    connection: FrontConnection<Platform>, arena: consuming FrontArena, references: [GrantReference],
+    counters: CounterWriter
+  ) {
+    platform = connection.platform
+    peer = connection.peer
+    port = connection.port
+    ringPages = connection.ring
+    handle = connection.handle
+    abilities = connection.abilities
+    ring = FrontRing<ABI>(attachingTo: connection.ring.region)
+    self.counters = counters
+    let slots = Int(ring.layout.slotCount)
+    shadows = ShadowTable(
+      count: slots, segments: connection.abilities.maxSegments,
+      slotReferences: connection.abilities.isPersistent ? [] : references)
+    table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
+    if connection.abilities.isPersistent {
+      for (page, reference) in references.enumerated() {
+        unsafe arena.references[page] = reference
+        connection.platform.grantAccess(
+          reference, to: connection.peer, frame: arena.frame(page), isReadOnly: false)
+      }
+    }
+    self.arena = arena
+  }
+
+  /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever (XSA-396).
+  deinit {
+    let count = abilities.isPersistent ? arena.pages.count : shadows.count * shadows.referencesPerSlot
+    var ended: [GrantReference] = []
+    ended.reserveCapacity(count)
+    for index in 0..<count {
+      let reference = unsafe abilities.isPersistent ? arena.references[index] : shadows.references[index]
+      if platform.endAccess(reference) { ended.append(reference) }
+    }
+    platform.freeReferences(ended)
+    if ended.count == count { platform.freePages(arena.pages) }
+    counters.add(UInt64(count - ended.count), to: FrontCounter.stuck_pages.rawValue)
+    platform.close(port)
+  }
+
+  /// The references that a queue needs for its data.
+  public static func referenceCount(abilities: FrontAbilities, ringByteCount: Int, arenaPages: Int) -> Int {
+    if abilities.isPersistent { return arenaPages }
+    let slots = Int(RingLayout.slotCount(byteCount: ringByteCount, slotSize: ABI.slotSize))
+    return slots * (abilities.maxSegments + abilities.descriptorPagesPerSlot)
+  }
+
+  /// The descriptor pages that a queue needs.
+  public static func descriptorPages(abilities: FrontAbilities, ringByteCount: Int) -> Int {
+    Int(RingLayout.slotCount(byteCount: ringByteCount, slotSize: ABI.slotSize)) * abilities.descriptorPagesPerSlot
+  }
+
+  /// The most I/Os in hand at once.
+  @inlinable public var capacity: Int { table.capacity }
+  /// I/Os accepted and not handed back.
+  @inlinable public var inFlight: Int { table.active &+ table.finishedCount }
+  /// The memory of one of the user's buffers.
+  @inlinable public func buffer(_ index: Int) -> MemoryExtent { arena.buffer(index) }
+  /// Whether `issue` may get further than it got last time.
+  @inlinable public var hasMoreToIssue: Bool { canIssueMore }
+  /// Whether requests wait for the backend.
+  @inlinable public var awaitsResponses: Bool { ring.hasOutstandingRequests }
+
+  /// Accepts an I/O; it is issued by ``issue()``.
+  @inlinable
+  public mutating func submit(_ request: IORequest) -> SubmitOutcome {
+    guard let io = table.accept(request) else { return .full }
+    counters.add(1, to: FrontCounter.ios.rawValue)
+    if isBroken { unsafe table.ios[io].errorCode = FrontQueueErrno.ioError }
+    if request.operation != .flush {
+      if request.sectors.count == 0 { unsafe table.ios[io].isIssued = true }
+      if request.operation == .read || request.operation == .write, !FrontQueue.isWellFormed(request) {
+        unsafe table.ios[io].errorCode = FrontQueueErrno.invalid
+      }
+    }
+    canIssueMore = true
+    return .accepted
+  }
+
+  /// Whether a transfer's memory is as long as its sectors, in whole sectors.
+  @inlinable
+  static func isWellFormed(_ request: IORequest) -> Bool {
+    guard let memory = request.memory else { return request.sectors.count == 0 }
+    var sum = 0
+    for index in 0..<memory.count {
+      let byteCount = memory[index].byteCount
+      guard byteCount > 0, byteCount & (PageGeometry.sectorSize &- 1) == 0 else { return false }
+      sum &+= byteCount
+    }
+    return UInt64(sum) == request.sectors.byteCount
+  }
+
+  /// Writes what fits into the ring, publishes it, and notifies the backend if it asked for that.
+  @inlinable
+  public mutating func issue() {
+    canIssueMore = false
+    while let io = table.nextToIssue {
+      if unsafe table.ios[io].errorCode != 0 || table.ios[io].isIssued {
+        unsafe table.ios[io].isIssued = true
+      } else {
+        guard !ring.isFull else {
+          counters.add(1, to: FrontCounter.ring_full.rawValue)
+          break
+        }
+        guard issueOne(io) else { break }
+      }
+      if unsafe table.ios[io].isIssued {
+        table.dropFromIssueQueue()
+        if unsafe table.ios[io].outstanding == 0 { settle(io) }
+      }
+    }
+    publish()
+  }
+
+  @inlinable
+  mutating func publish() {
+    guard ring.hasUnpublishedRequests else { return }
+    if case .notify = ring.publishRequests() {
+      platform.notify(port)
+      counters.add(1, to: FrontCounter.notifications.rawValue)
+    } else {
+      counters.add(1, to: FrontCounter.notifications_saved.rawValue)
+    }
+  }
+
+  /// Takes the responses that are there.
+  @inlinable
+  public mutating func collect() {
+    guard !isBroken else { return }
+    do {
+      var waiting = try ring.unconsumedResponses()
+      while waiting > 0, !isBroken {
+        finish(ring.takeResponse())
+        waiting &-= 1
+      }
+    } catch {
+      breakOff()
+    }
+  }
+
+  /// Takes one finished I/O.
+  @inlinable public mutating func nextCompletion() -> IOCompletion? { table.takeFinished() }
+
+  /// Asks for a notification at the next response, then looks again.
+  @inlinable
+  public mutating func prepareToWait() -> WaitReadiness {
+    if table.finishedCount > 0 || canIssueMore { return .workPending }
+    if isBroken { return .maySleep }
+    do {
+      return try ring.armAndRecheck() ? .workPending : .maySleep
+    } catch {
+      breakOff()
+      return .workPending
+    }
+  }
+}
+
+/// The positive `errno` values that a queue reports.
+@usableFromInline
+enum FrontQueueErrno {
+  @usableFromInline static var ioError: CInt { 5 }
+  @usableFromInline static var invalid: CInt { 22 }
+  @usableFromInline static var notSupported: CInt { 95 }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+
+import GuestMemory
+import SharedRing
+import Synchronization
+import XenBus
+import XenHypervisor
+import XenStore
+import XenWire
+
+extension FrontendDevice {
+  /// Reads the backend's limits, makes the rings, and publishes them in one transaction (blkfront's `talk_to_blkback`).
+  func publishRings(_ backend: DeviceFolder) throws(FrontendError) {
+    let trusted = folder.value(FrontendKey.trusted) && knobs.trusted
+    let order = min(ringPageOrder(offeredBy: backend), knobs.maxRingPageOrder)
+    let queues = max(1, min(Int(backend.value(BackendKey.maxQueues)), knobs.maxQueues))
+    let domain = state.withLock { $0.backendDomain }
+    var links: [QueueLink] = []
+    do {
+      for _ in 0..<queues { links.append(try makeLink(pages: 1 << order, backend: domain)) }
+      let made = links
+      try folder.store.transaction { (transaction) throws(StoreError) in
+        try publish(made, order: order, in: transaction)
+      }
+      state.withLock {
+        $0.links = made
+        $0.ringPages = 1 << order
+        $0.isBackendTrusted = trusted
+        $0.isPersistentOffered = knobs.featurePersistent
+      }
+      try folder.switchState(to: .initialised)
+    } catch let error as FrontendError {
+      undo(links)
+      throw error
+    } catch let error as StoreError {
+      undo(links)
+      throw .store(error.wireName)
+    } catch {
+      preconditionFailure("an error of no known kind: \(error)")
+    }
+  }
+
+  /// The order that the backend takes, from the key or its deprecated twin.
+  private func ringPageOrder(offeredBy backend: DeviceFolder) -> Int {
+    if let order = backend.read(BackendKey.maxRingPageOrder) { return Int(order) }
+    let pages = max(1, backend.value(BackendKey.maxRingPages))
+    return pages.bitWidth - 1 - pages.leadingZeroBitCount
+  }
+
+  /// Makes and grants one ring and takes a port for it.
+  private func makeLink(pages: Int, backend: DomainID) throws(FrontendError) -> QueueLink {
+    let ring: GuestPages
+    do { ring = try platform.allocatePages(pages) } catch { throw .grant(.pages) }
+    initialise(ring)
+    let references: [GrantReference]
+    do { references = try platform.allocateReferences(pages) } catch {
+      platform.freePages(ring)
+      throw .grant(.references)
+    }
+    for (page, reference) in references.enumerated() {
+      let frame = FrameNumber(rawValue: ring.firstFrame.rawValue + UInt64(page))
+      platform.grantAccess(reference, to: backend, frame: frame, isReadOnly: false)
+    }
+    do {
+      return QueueLink(ring: ring, references: references, port: try platform.allocateUnbound(remote: backend))
+    } catch {
+      for reference in references { _ = platform.endAccess(reference) }
+      platform.freeReferences(references)
+      platform.freePages(ring)
+      throw .event("\(error)")
+    }
+  }
+
+  private func initialise(_ ring: GuestPages) {
+    switch blockProtocol {
+    case .x86_64: FrontRing<ABI64>.initialise(ring.region)
+    case .x86_32: FrontRing<ABI32>.initialise(ring.region)
+    case .arm: FrontRing<ABIArm>.initialise(ring.region)
+    }
+  }
+
+  private func undo(_ links: [QueueLink]) {
+    for link in links { platform.close(link.port) }
+    _ = takeBack(links)
+  }
+
+  /// One queue writes its nodes into the folder itself, several into `queue-N`; one page is `ring-ref`, several are
+  /// `ring-ref0`, `ring-ref1` ...
+  private func publish(_ links: [QueueLink], order: Int, in transaction: TransactionID) throws(StoreError) {
+    if order > 0 { try folder.write(UInt32(order), to: FrontendKey.ringPageOrder, in: transaction) }
+    if links.count > 1 { try folder.write(UInt32(links.count), to: FrontendKey.queueCount, in: transaction) }
+    for (index, link) in links.enumerated() {
+      func place(_ key: NodeKey<UInt32>) -> NodeKey<UInt32> { links.count > 1 ? key.inQueue(index) : key }
+      for (page, reference) in link.references.enumerated() {
+        let key = order > 0 ? FrontendKey.ringReference(page) : FrontendKey.ringReference
+        try folder.write(reference.rawValue, to: place(key), in: transaction)
+      }
+      try folder.write(link.port.rawValue, to: place(FrontendKey.eventChannel), in: transaction)
+    }
+    try folder.write(blockProtocol.rawValue, to: FrontendKey.blockProtocol, in: transaction)
+    try folder.write(knobs.featurePersistent, to: FrontendKey.featurePersistent, in: transaction)
+  }
+}

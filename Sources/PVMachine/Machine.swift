@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+
+import Synchronization
+import XenBus
+public import XenHypervisor
+public import XenStore
+public import XenWire
+
+/// What a machine is made with.
+public struct MachineConfiguration: Equatable, Sendable {
+  /// How the backend reaches foreign pages.
+  public var mapping = MappingStrategy.remap
+  /// The guest's memory in bytes; sparse.
+  public var guestMemoryByteCount = 8 << 30
+  /// The guest's limits.
+  public var guestLimits: DomainLimits
+  /// The guest's number.
+  public var guestDomain = DomainID(rawValue: 1)
+
+  /// The defaults: a guest with room for many queues of large buffers.
+  public init() {
+    var limits = DomainLimits.xenDefaults
+    limits.grantFrames = 1024
+    guestLimits = limits
+  }
+}
+
+/// A whole Xen machine in this process: a hypervisor, a store, a control domain with backends, and a guest with
+/// frontends.
+///
+/// ```swift
+/// let machine = try Machine()
+/// let image = try RawImage.open(path: "disk.img")
+/// let disk = try machine.attach(image, as: DiskConfiguration())
+/// ```
+///
+/// The disk that `attach` answers is a ``BlockDevice`` like the image itself; every request to it travels through granted
+/// pages, a shared ring and event channels.
+public final class Machine: Sendable {
+  /// The hypervisor.
+  public let hypervisor: Hypervisor
+  /// The store.
+  public let store: StoreServer
+  /// Where backends run.
+  public let control: Domain
+  /// Where frontends run.
+  public let guest: Domain
+  /// The control domain's own connection, as a toolstack uses it.
+  public let toolstack: StoreConnection
+  let loop: ControlLoop
+  private let usedCPUs = Mutex<Set<Int>>([])
+
+  /// Boots a machine without disks.
+  public init(_ configuration: MachineConfiguration = MachineConfiguration()) throws(MachineError) {
+    do throws(HypervisorError) {
+      hypervisor = try Hypervisor(mapping: configuration.mapping)
+      var controlLimits = DomainLimits.xenDefaults
+      controlLimits.maptrackFrames = max(controlLimits.maptrackFrames, 4096)
+      control = try hypervisor.createDomain(
+        .control, memoryByteCount: 1 << 20, virtualCPUCount: Self.virtualCPUs, limits: controlLimits)
+      guest = try hypervisor.createDomain(
+        configuration.guestDomain, memoryByteCount: configuration.guestMemoryByteCount,
+        virtualCPUCount: Self.virtualCPUs, limits: configuration.guestLimits)
+    } catch { throw .hypervisor(error) }
+    store = StoreServer()
+    toolstack = store.connect(as: .control)
+    loop = ControlLoop()
+    do throws(StoreError) { try introduce(guest.id) } catch { throw .stalled("the store refused: \(error.wireName)") }
+  }
+
+  deinit { loop.stop() }
+
+  static let virtualCPUs = 32
+
+  /// Makes a domain known to the store, with a home that is its own.
+  private func introduce(_ domain: DomainID) throws(StoreError) {
+    let home = StorePath.home(of: domain)
+    try toolstack.makeDirectory(StorePath.home(of: .control))
+    try toolstack.makeDirectory(home)
+    try toolstack.setPermissions(home, StorePermissions(owner: .control, others: [], [StorePermission(.read, domain)]))
+    try toolstack.write(home / "name", "guest")
+    try toolstack.write(home / "domid", "\(domain)")
+    try store.introduce(domain)
+  }
+
+  /// Takes virtual CPUs, the same numbers in both domains, one for each queue.
+  func takeCPUs(_ count: Int) throws(MachineError) -> [Int] {
+    let taken = usedCPUs.withLock { used -> [Int]? in
+      let free = (0..<Self.virtualCPUs).filter { !used.contains($0) }.prefix(count)
+      guard free.count == count else { return nil }
+      used.formUnion(free)
+      return Array(free)
+    }
+    guard let taken else {
+      throw .usage("the machine has \(Self.virtualCPUs) queues in all and too few are free; use fewer --queues")
+    }
+    return taken
+  }
+
+  func giveBackCPUs(_ cpus: [Int]) { usedCPUs.withLock { $0.subtract(cpus) } }
+
+  /// What all domains hold of the hypervisor at this moment; equal before a disk came and after it went.
+  public var ledger: ResourceLedger { hypervisor.ledger }
+}

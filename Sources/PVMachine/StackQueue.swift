@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+
+public import BlockBack
+public import BlockFront
+public import BlockIO
+public import GuestMemory
+public import XenHypervisor
+public import XenWire
+
+/// One queue of a whole PV disk, as its user sees it: a frontend's end, and in `inline` placement the backend's end on the
+/// same thread.
+///
+/// The two ends meet only in the ring, the grants and the event channel. In `inline` placement an event is delivered by a
+/// look at the virtual CPU at the end of a batch; an end that armed its event runs again only when the event has arrived
+/// (or its image has something), so a notification that went missing stops the disk here as it would anywhere.
+public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
+  @usableFromInline var back: BackQueue<EmulatedPlatform, ABI, Image>?
+  @usableFromInline var front: FrontQueue<EmulatedPlatform, ABI>
+  @usableFromInline let frontCPU: VirtualCPU
+  @usableFromInline let backCPU: VirtualCPU
+  @usableFromInline let mailbox: QueueMailbox<StackQueue>
+  @usableFromInline var isBackAwake = true
+  @usableFromInline var hasArmedSleep = false
+  @usableFromInline var passes: UInt32 = 0
+  @usableFromInline var spin: AdaptiveSpin
+  let wakeSet: WakeSet
+  /// Readable when the queue has something to do.
+  public let waitDescriptor: CInt
+  private let owner: any AnyObject & Sendable
+  private let stopBack: (@Sendable () -> Void)?
+
+  init(
+    front: consuming FrontQueue<EmulatedPlatform, ABI>, back: consuming BackQueue<EmulatedPlatform, ABI, Image>?,
+    frontCPU: VirtualCPU, backCPU: VirtualCPU, mailbox: QueueMailbox<StackQueue>, wakeSet: consuming WakeSet,
+    spin: AdaptiveSpin, owner: any AnyObject & Sendable, stopBack: (@Sendable () -> Void)? = nil
+  ) {
+    self.front = front
+    self.back = back
+    self.frontCPU = frontCPU
+    self.backCPU = backCPU
+    self.mailbox = mailbox
+    self.spin = spin
+    waitDescriptor = wakeSet.descriptor
+    self.wakeSet = wakeSet
+    self.owner = owner
+    self.stopBack = stopBack
+  }
+
+  /// The backend lets go of the pages before the frontend takes them back.
+  deinit {
+    stopBack?()
+    _ = consume back
+    _ = consume front
+  }
+
+  /// The most requests in flight.
+  @inlinable public var capacity: Int { front.capacity }
+  /// Requests accepted and not handed back.
+  @inlinable public var inFlight: Int { front.inFlight }
+  /// A buffer whose pages the backend reads and writes in place.
+  @inlinable public func buffer(_ index: Int) -> MemoryExtent { front.buffer(index) }
+  /// Accepts a request.
+  @inlinable public mutating func submit(_ request: IORequest) -> SubmitOutcome { front.submit(request) }
+  /// Takes one finished request.
+  @inlinable public mutating func nextCompletion() -> IOCompletion? { front.nextCompletion() }
+
+  /// Publishes what was submitted, lets the backend work if it is here, and takes the responses.
+  @inlinable
+  public mutating func advance() {
+    if mailbox.hasWork { mailbox.run(on: &self) }
+    if hasArmedSleep {
+      hasArmedSleep = false
+      frontCPU.didWake()
+    }
+    repeat {
+      front.issue()
+      runBack()
+      if frontCPU.hasPendingUpcall { frontCPU.takePendingPorts { _ in } }
+      front.collect()
+    } while front.hasMoreToIssue
+  }
+
+  @inlinable
+  mutating func runBack() {
+    if backCPU.hasPendingUpcall, back != nil {
+      backCPU.takePendingPorts { _ in }
+      isBackAwake = true
+    }
+    passes &+= 1
+    if passes & 255 == 0 { back?.housekeep() }
+    if isBackAwake || (back?.inFlight ?? 0) > 0 { back?.advance() }
+  }
+
+  /// Arms both ends; in `threads` placement looks for a while before it lets the thread sleep.
+  @inlinable
+  public mutating func prepareToWait() -> WaitReadiness {
+    if front.prepareToWait() == .workPending || mailbox.hasWork { return .workPending }
+    if back != nil { return prepareInline() }
+    if front.awaitsResponses {
+      let cpu = frontCPU
+      if spin.wait(until: { cpu.hasPendingUpcall }) { return .workPending }
+    }
+    guard frontCPU.prepareToSleep() else { return .workPending }
+    hasArmedSleep = true
+    return .maySleep
+  }
+
+  @inlinable
+  mutating func prepareInline() -> WaitReadiness {
+    if back?.prepareToWait() == .workPending {
+      isBackAwake = true
+      return .workPending
+    }
+    isBackAwake = false
+    return frontCPU.hasPendingUpcall || backCPU.hasPendingUpcall ? .workPending : .maySleep
+  }
+
+  /// For work from the mailbox: the backend's end, where it is here.
+  public mutating func withBack(_ body: (inout BackQueue<EmulatedPlatform, ABI, Image>) -> Void) {
+    if var here = back.take() {
+      body(&here)
+      back = consume here
+    }
+  }
+}

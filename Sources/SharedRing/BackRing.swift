@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+
+public import CLinux
+public import GuestMemory
+public import XenWire
+
+/// The backend's end of a ring (ring.h `BACK_RING`): consumes requests, produces responses.
+public struct BackRing<ABI: BlkifABI>: ~Copyable {
+  /// The ring in shared memory.
+  public let layout: RingLayout
+  /// The next request to take.
+  @inlinable public var requestConsumer: RingIndex { consumed }
+  @usableFromInline var consumed: RingIndex
+  /// The next response index to fill; published by ``publishResponses()``.
+  @inlinable public var privateResponseProducer: RingIndex { produced }
+  @usableFromInline var produced: RingIndex
+  /// The response producer as this end last published it.
+  @usableFromInline var publishedResponseProducer: RingIndex
+
+  /// Attaches at the shared response producer, as Linux blkback does, so that requests which a former backend left
+  /// unanswered are served again (ring.h `BACK_RING_ATTACH`).
+  /// - Throws: ``RingViolation/requestProducerOverflow`` when more than a ring of requests seems to wait.
+  public init(attachingTo region: SharedRegion) throws(RingViolation) {
+    layout = RingLayout(region: region, slotSize: ABI.slotSize)
+    let start = RingIndex(rawValue: layout.responseProducer.loadAcquiring())
+    consumed = start
+    produced = start
+    publishedResponseProducer = start
+    let producer = RingIndex(rawValue: layout.requestProducer.loadAcquiring())
+    if start.distance(to: producer) > layout.slotCount { throw .requestProducerOverflow }
+  }
+
+  /// Requests that may be taken, by one look at the producer (ring.h `RING_HAS_UNCONSUMED_REQUESTS`): never more than
+  /// there are slots without a pending response.
+  /// - Throws: ``RingViolation/requestProducerOverflow`` when the producer is more than a ring ahead.
+  @inlinable
+  public func unconsumedRequests() throws(RingViolation) -> UInt32 {
+    let producer = RingIndex(rawValue: layout.requestProducer.loadAcquiring())
+    if privateResponseProducer.distance(to: producer) > layout.slotCount { throw .requestProducerOverflow }
+    let waiting = requestConsumer.distance(to: producer)
+    let room = layout.slotCount &- privateResponseProducer.distance(to: requestConsumer)
+    return min(waiting, room)
+  }
+
+  /// Copies the next request into private memory, each byte fetched once, and consumes it (ring.h `RING_COPY_REQUEST`).
+  @inlinable
+  public mutating func copyRequest(into slot: inout RequestSlot<ABI>) {
+    let offset = layout.slotOffset(requestConsumer)
+    // SAFETY: `slotOffset` lies a whole slot before the end of `slots`.
+    unsafe layout.slots.withUnsafeBytes { bytes in
+      guard let base = bytes.baseAddress else { return }
+      unsafe slot.fill(fromShared: base + offset)
+    }
+    consumed = consumed.advanced(by: 1)
+  }
+
+  /// Fills the next response slot, field by field and padding zero.
+  ///
+  /// The peer does not see it before ``publishResponses()``.
+  @inlinable
+  public mutating func enqueue(_ response: BlockResponse) {
+    precondition(
+      privateResponseProducer.distance(to: requestConsumer) > 0, "a response without a consumed request")
+    let offset = layout.slotOffset(privateResponseProducer)
+    layout.slots.store(response.id, at: offset)
+    let status = UInt32(UInt16(bitPattern: response.status.rawValue)) << 16
+    layout.slots.store(UInt32(response.operation.rawValue) | status, at: offset + 8)
+    if ABI.responseSize > 12 { layout.slots.store(UInt32(0), at: offset + 12) }
+    produced = produced.advanced(by: 1)
+  }
+
+  /// Whether responses wait to be published.
+  @inlinable public var hasUnpublishedResponses: Bool { publishedResponseProducer != privateResponseProducer }
+
+  /// Shows the peer all enqueued responses and says whether it has to be woken
+  /// (ring.h `RING_PUSH_RESPONSES_AND_CHECK_NOTIFY`).
+  @inlinable
+  public mutating func publishResponses() -> NotificationNeed {
+    let old = publishedResponseProducer
+    let new = privateResponseProducer
+    if old == new { return .none }
+    layout.responseProducer.storeReleasing(new.rawValue)
+    publishedResponseProducer = new
+    pv_full_barrier()
+    let event = RingIndex(rawValue: layout.responseEvent.loadRelaxed())
+    return RingIndex.mustNotify(from: old, to: new, event: event) ? .notify : .none
+  }
+
+  /// Asks to be woken at the next request, then looks again (ring.h `RING_FINAL_CHECK_FOR_REQUESTS`).
+  /// - Returns: whether requests wait after all, so that the caller must not sleep.
+  @inlinable
+  public mutating func armAndRecheck() throws(RingViolation) -> Bool {
+    if try unconsumedRequests() > 0 { return true }
+    layout.requestEvent.storeRelaxed(requestConsumer.advanced(by: 1).rawValue)
+    pv_full_barrier()
+    return try unconsumedRequests() > 0
+  }
+}

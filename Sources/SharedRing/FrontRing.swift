@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+
+public import CLinux
+public import GuestMemory
+public import XenWire
+
+/// The frontend's end of a ring (ring.h `FRONT_RING`): produces requests, consumes responses.
+///
+/// Private indices never leave this end; what the peer can write is read once a pass and checked.
+public struct FrontRing<ABI: BlkifABI>: ~Copyable {
+  /// The ring in shared memory.
+  public let layout: RingLayout
+  /// The next request index to fill; published by ``publishRequests()``.
+  @inlinable public var privateRequestProducer: RingIndex { produced }
+  @usableFromInline var produced: RingIndex
+  /// The request producer as this end last published it.
+  @usableFromInline var publishedRequestProducer: RingIndex
+  /// The next response to take.
+  @inlinable public var responseConsumer: RingIndex { consumed }
+  @usableFromInline var consumed: RingIndex
+
+  /// Initialises the shared pages before they are granted: indices 0 and events 1, as `SHARED_RING_INIT`.
+  /// - Parameter start: where the free-running indices begin; not 0 only in tests of their wrap.
+  public static func initialise(_ region: SharedRegion, start: RingIndex = RingIndex(rawValue: 0)) {
+    let layout = RingLayout(region: region, slotSize: ABI.slotSize)
+    region.fill(0)
+    layout.requestProducer.storeRelaxed(start.rawValue)
+    layout.requestEvent.storeRelaxed(start.advanced(by: 1).rawValue)
+    layout.responseProducer.storeRelaxed(start.rawValue)
+    layout.responseEvent.storeReleasing(start.advanced(by: 1).rawValue)
+  }
+
+  /// Attaches to a ring that this end has initialised and not used yet.
+  public init(attachingTo region: SharedRegion, start: RingIndex = RingIndex(rawValue: 0)) {
+    layout = RingLayout(region: region, slotSize: ABI.slotSize)
+    produced = start
+    publishedRequestProducer = start
+    consumed = start
+  }
+
+  /// Slots that can take a request now (ring.h `RING_FREE_REQUESTS`).
+  @inlinable
+  public var freeSlots: UInt32 {
+    layout.slotCount &- responseConsumer.distance(to: privateRequestProducer)
+  }
+
+  /// Whether no slot is free (ring.h `RING_FULL`).
+  @inlinable public var isFull: Bool { freeSlots == 0 }
+
+  /// Whether published requests wait for their responses.
+  @inlinable public var hasOutstandingRequests: Bool { responseConsumer != privateRequestProducer }
+
+  /// Whether requests wait to be published.
+  @inlinable public var hasUnpublishedRequests: Bool { publishedRequestProducer != produced }
+
+  /// Copies a request into the next slot.
+  ///
+  /// The peer does not see it before ``publishRequests()``.
+  @inlinable
+  public mutating func enqueue(_ request: borrowing RequestSlot<ABI>, byteCount: Int) {
+    precondition(!isFull, "enqueue on a full ring")
+    let offset = layout.slotOffset(privateRequestProducer)
+    // SAFETY: `slotOffset` lies a whole slot before the end of `slots`.
+    unsafe layout.slots.withUnsafeBytes { bytes in
+      guard let base = bytes.baseAddress else { return }
+      unsafe request.spill(toShared: base + offset, count: byteCount)
+    }
+    produced = produced.advanced(by: 1)
+  }
+
+  /// Shows the peer all enqueued requests and says whether it has to be woken
+  /// (ring.h `RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`): slots, barrier, producer, full barrier, event.
+  @inlinable
+  public mutating func publishRequests() -> NotificationNeed {
+    let old = publishedRequestProducer
+    let new = privateRequestProducer
+    if old == new { return .none }
+    layout.requestProducer.storeReleasing(new.rawValue)
+    publishedRequestProducer = new
+    pv_full_barrier()
+    let event = RingIndex(rawValue: layout.requestEvent.loadRelaxed())
+    return RingIndex.mustNotify(from: old, to: new, event: event) ? .notify : .none
+  }
+
+  /// Responses that wait, by one look at the producer (ring.h `RING_HAS_UNCONSUMED_RESPONSES`).
+  /// - Throws: ``RingViolation/responseProducerOverflow`` when the peer claims more than was asked of it.
+  @inlinable
+  public func unconsumedResponses() throws(RingViolation) -> UInt32 {
+    let producer = RingIndex(rawValue: layout.responseProducer.loadAcquiring())
+    let count = responseConsumer.distance(to: producer)
+    if count > responseConsumer.distance(to: publishedRequestProducer) { throw .responseProducerOverflow }
+    return count
+  }
+
+  /// Copies the next response out and frees its slot; the caller has seen it by ``unconsumedResponses()``.
+  @inlinable
+  public mutating func takeResponse() -> BlockResponse {
+    let offset = layout.slotOffset(responseConsumer)
+    consumed = consumed.advanced(by: 1)
+    let id = layout.slots.load(UInt64.self, at: offset)
+    let rest = layout.slots.load(UInt32.self, at: offset + 8)
+    return BlockResponse(
+      id: id, operation: BlockOperation(rawValue: UInt8(truncatingIfNeeded: rest)),
+      status: BlockStatus(rawValue: Int16(truncatingIfNeeded: Int32(bitPattern: rest) >> 16)))
+  }
+
+  /// Asks to be woken at the next response, then looks again (ring.h `RING_FINAL_CHECK_FOR_RESPONSES`).
+  /// - Returns: whether responses wait after all, so that the caller must not sleep.
+  @inlinable
+  public mutating func armAndRecheck() throws(RingViolation) -> Bool {
+    if try unconsumedResponses() > 0 { return true }
+    layout.responseEvent.storeRelaxed(responseConsumer.advanced(by: 1).rawValue)
+    pv_full_barrier()
+    return try unconsumedResponses() > 0
+  }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+
+import CLinux
+import Glibc
+public import GuestMemory
+public import Synchronization
+import XenWire
+
+/// One domain's event state, in memory that stays for the hypervisor's life.
+///
+/// A sender on another thread may hold a port record that was true an instant ago. Whatever has happened to the domain
+/// since, following the record touches live memory and at worst raises one event too many.
+@safe @usableFromInline
+struct EventSlot: ~Copyable {
+  // SAFETY: the pointers are set once and freed by deinit; every index is checked by the callers' port and CPU ranges.
+  /// Ports that a record can name (the FIFO interface's 17 bits).
+  @usableFromInline static let portCapacity = 131_072
+
+  /// One packed record a port; pages of it that no port uses cost nothing.
+  @usableFromInline let records: UnsafeMutablePointer<Atomic<UInt64>>
+  /// The shared-info page.
+  @usableFromInline let sharedInfo: SharedRegion
+  /// The virtual CPUs' wake-up state.
+  @usableFromInline let virtualCPUs: UnsafeMutablePointer<VirtualCPUState>
+  private let recordMemory: MappedMemory
+  private let pageMapping: MappedMemory
+  /// The memfd of the shared-info page.
+  let page: MemoryFile
+
+  init() throws(SystemError) {
+    let recordMemory = try MappedMemory(anonymousByteCount: Self.portCapacity * 8)
+    let page = try MemoryFile(name: "shared-info", byteCount: PageGeometry.pageSize)
+    let pageMapping = try page.map()
+    sharedInfo = pageMapping.region
+    // SAFETY: the memory is page-aligned, zeroed and as long as the records; a zero word is a valid atomic.
+    unsafe records = recordMemory.region.withUnsafeBytes { bytes in
+      unsafe bytes.bindMemory(to: Atomic<UInt64>.self).baseAddress.unsafelyUnwrapped
+    }
+    self.recordMemory = recordMemory
+    self.page = page
+    self.pageMapping = pageMapping
+    unsafe virtualCPUs = .allocate(capacity: SharedInfo.virtualCPUCount)
+    for index in 0..<SharedInfo.virtualCPUCount {
+      unsafe (virtualCPUs + index).initialize(to: VirtualCPUState())
+    }
+  }
+
+  deinit {
+    for index in 0..<SharedInfo.virtualCPUCount {
+      if unsafe virtualCPUs[index].descriptor >= 0 { _ = close(unsafe virtualCPUs[index].descriptor) }
+    }
+    unsafe virtualCPUs.deinitialize(count: SharedInfo.virtualCPUCount)
+    unsafe virtualCPUs.deallocate()
+  }
+
+  /// Makes the wake-up descriptors of the CPUs that a new domain has; those of an earlier domain are used again.
+  func prepare(virtualCPUCount: Int) throws(SystemError) {
+    for index in 0..<virtualCPUCount where unsafe virtualCPUs[index].descriptor < 0 {
+      let descriptor = eventfd(0, CInt(EFD_CLOEXEC) | CInt(EFD_NONBLOCK))
+      guard descriptor >= 0 else { throw SystemError("eventfd") }
+      unsafe virtualCPUs[index].descriptor = descriptor
+    }
+  }
+
+  /// Forgets what an earlier domain left.
+  func clear() {
+    sharedInfo.fill(0)
+    for index in 0..<SharedInfo.virtualCPUCount {
+      unsafe virtualCPUs[index].kicksSent.store(0, ordering: .relaxed)
+      unsafe virtualCPUs[index].kicksSaved.store(0, ordering: .relaxed)
+      unsafe virtualCPUs[index].wake()
+      unsafe virtualCPUs[index].resumeWord = 0
+      unsafe virtualCPUs[index].resumeBit = 0
+      unsafe virtualCPUs[index].localHeads = InlineArray(repeating: 0)
+    }
+  }
+
+  @inlinable
+  func record(_ port: UInt32) -> PortRecord {
+    PortRecord(word: unsafe records[Int(port)].load(ordering: .acquiring))
+  }
+
+  func setRecord(_ port: UInt32, _ record: PortRecord) {
+    unsafe records[Int(port)].store(record.word, ordering: .releasing)
+  }
+}
+
+// MARK: Two-level delivery
+
+extension EventSlot {
+  /// Makes a port pending and tells its CPU, unless it was pending or is masked.
+  @inlinable
+  func post(_ port: UInt32, to virtualCPU: Int) {
+    let word = Int(port >> 6)
+    let bit = UInt64(1) << UInt64(port & 63)
+    if sharedInfo.word64(at: SharedInfo.pendingOffset + word * 8).fetchOr(bit) & bit != 0 { return }
+    if sharedInfo.word64(at: SharedInfo.maskOffset + word * 8).loadSequential() & bit != 0 { return }
+    select(word: word, of: virtualCPU)
+  }
+
+  /// Sets a word's bit in the CPU's selector and tells the CPU if that is news.
+  @inlinable
+  func select(word: Int, of virtualCPU: Int) {
+    let bit = UInt64(1) << UInt64(word & 63)
+    let info = virtualCPU * SharedInfo.virtualCPUByteCount
+    if sharedInfo.word64(at: info + SharedInfo.pendingSelectorOffset).fetchOr(bit) & bit == 0 {
+      markUpcallPending(virtualCPU)
+    }
+  }
+
+  /// Says that the CPU has something to look at, and wakes it if it sleeps.
+  @inlinable
+  func markUpcallPending(_ virtualCPU: Int) {
+    let byte = sharedInfo.word8(
+      at: virtualCPU * SharedInfo.virtualCPUByteCount + SharedInfo.upcallPendingOffset)
+    if byte.exchange(1) == 0 { unsafe virtualCPUs[virtualCPU].kick() }
+  }
+
+  /// Clears a port's mask and raises it again if it is pending.
+  func unmaskTwoLevel(_ port: UInt32, virtualCPU: Int) {
+    let word = Int(port >> 6)
+    let bit = UInt64(1) << UInt64(port & 63)
+    if sharedInfo.word64(at: SharedInfo.maskOffset + word * 8).fetchAnd(~bit) & bit == 0 { return }
+    if sharedInfo.word64(at: SharedInfo.pendingOffset + word * 8).loadSequential() & bit != 0 {
+      select(word: word, of: virtualCPU)
+    }
+  }
+
+  func maskTwoLevel(_ port: UInt32) {
+    sharedInfo.word64(at: SharedInfo.maskOffset + Int(port >> 6) * 8).fetchOr(1 << UInt64(port & 63))
+  }
+
+  func clearPendingTwoLevel(_ port: UInt32) {
+    sharedInfo.word64(at: SharedInfo.pendingOffset + Int(port >> 6) * 8).fetchAnd(~(1 << UInt64(port & 63)))
+  }
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+
+/// Where the fields of a domain's shared-info page stand on x86_64 (Xen xen.h, `struct shared_info`).
+///
+/// ```
+///   0          vcpu_info[32], 64 bytes each: upcall_pending u8 @0, upcall_mask u8 @1, pending_sel u64 @8
+///   2048       evtchn_pending: 64 words of 64 bits, one bit a port
+///   2560       evtchn_mask:    64 words of 64 bits, one bit a port
+///   3072       wall clock
+/// ```
+public enum SharedInfo {
+  /// The most virtual CPUs that the page has room for (`XEN_LEGACY_MAX_VCPUS`).
+  public static let virtualCPUCount = 32
+  /// Bytes of one `struct vcpu_info`.
+  public static let virtualCPUByteCount = 64
+  /// The offset, in a `vcpu_info`, of the byte that says that something is pending.
+  public static let upcallPendingOffset = 0
+  /// The offset, in a `vcpu_info`, of the byte by which a guest holds upcalls off; nothing here looks at it.
+  public static let upcallMaskOffset = 1
+  /// The offset, in a `vcpu_info`, of the selector: one bit for each word of pending ports.
+  public static let pendingSelectorOffset = 8
+  /// The offset of the pending bits.
+  public static let pendingOffset = 2048
+  /// The offset of the mask bits.
+  public static let maskOffset = 2560
+  /// The ports that the two-level interface has: 64 words of 64 bits.
+  public static let portCount = 4096
+}
