@@ -73,6 +73,7 @@ struct StatusCommand: ParsableCommand {
         data       \(ByteSize.text(count("rd_sect") * 512)) read  \(ByteSize.text(count("wr_sect") * 512)) written
         grants     \(count("grants_mapped")) mapped  \(count("grants_reused")) reused  \
       \(count("grants_persistent")) kept
+        events     \(report.statistics.hundredths) notifications a request  \(report.statistics.kicksSent) kicks
       """
   }
 }

@@ -78,6 +78,12 @@ struct StatisticsReport: Codable {
     queues = zip(statistics.backend, statistics.frontend).map { QueueReport(backend: $0, frontend: $1) }
   }
 
+  /// Notifications for each request, with two decimals.
+  var hundredths: String {
+    let value = Int((notificationsPerRequest * 100).rounded())
+    return "\(value / 100).\(value % 100 < 10 ? "0" : "")\(value % 100)"
+  }
+
   private static func sum(_ queues: [[String: UInt64]]) -> [String: UInt64] {
     queues.reduce(into: [:]) { sums, queue in sums.merge(queue, uniquingKeysWith: +) }
   }
