@@ -78,6 +78,9 @@ let package = Package(
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
+    .executableTarget(
+      name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
+      path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
     tests("XenWireTests", imports: ["XenWire"]),
     tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory"]),
     tests("XenBusTests", imports: ["XenBus", "XenStore", "XenWire"]),
