@@ -23,6 +23,8 @@ public final class StoreSession {
 
   /// The unsent bytes above which no further request is carried out.
   public static let outputLimit = 1 << 16
+  /// The unsent bytes above which events stay in the store, where equal ones are merged and a guest's grow old.
+  static let eventBatch = 4096
   /// The most bytes of events that wait for a privileged client before it is given up.
   public static let eventLimit = 16 << 20
 
@@ -147,7 +149,7 @@ public final class StoreSession {
     let before = output.count
     let isAlive = server.perform { state in
       guard let record = state.connections[id], !record.isOverrun else { return false }
-      if output.count < Self.outputLimit { takeEvents(&state, limit: Self.outputLimit) }
+      if output.count < Self.eventBatch { takeEvents(&state, limit: Self.eventBatch) }
       mustCollect = state.connections[id]?.events.isEmpty == false
       account(&state, output.count - before)
       return true
@@ -261,7 +263,8 @@ public final class StoreSession {
   private static let okay: [UInt8] = [0x4F, 0x4B, 0]
 
   private func account(_ state: inout StoreState, _ bytes: Int) {
-    guard !isPrivileged, bytes != 0 else { return }
+    // Without its connection the domain that ran up the bytes is gone: a later one under its number owes nothing.
+    guard !isPrivileged, bytes != 0, state.connections[id] != nil else { return }
     state.domains[domain]?.add(.memory, bytes)
     if bytes < 0 { state.wakeStalled(domain) }
   }

@@ -99,6 +99,8 @@ extension StoreState {
         put(node, at: path)
       }
     }
+    for (request, owner) in requestOwners where owner == domain { requestOwners[request] = nil }
+    stalled[domain] = nil
     mentions[domain] = nil
     domains[domain] = nil
   }

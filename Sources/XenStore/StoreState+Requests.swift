@@ -29,23 +29,22 @@ extension StoreState {
 
   /// Has the stalled connections of a domain look again whether they may go on.
   mutating func wakeStalled(_ domain: DomainID) {
-    for (id, record) in connections where record.isStalled && record.domain == domain {
-      connections[id]?.isStalled = false
-      if let handler = record.handler { wake(handler) }
+    for id in stalled.removeValue(forKey: domain) ?? [] {
+      if let handler = connections[id]?.handler { wake(handler) }
     }
   }
 
   /// Whether a connection's requests are carried out now, or must wait for a quota or for write credit.
   mutating func mayServe(_ id: ConnectionID) -> Bool {
-    guard let connection = connections[id], !connection.isPrivileged, let record = domains[connection.domain] else {
+    guard let caller = connections[id]?.identity, !caller.isPrivileged, let record = domains[caller.domain] else {
       return true
     }
     let isOverQuota =
       record.quotas.isExceeded(.outstanding, by: record[.outstanding] + 1)
       || record.quotas.isExceeded(.memory, by: record[.memory] + 1)
-    if record.writeCredit.isSpent { updateWriteCredit(connection.domain) }
-    let isServed = !isOverQuota && domains[connection.domain]?.writeCredit.isSpent == false
-    connections[id]?.isStalled = !isServed
+    if record.writeCredit.isSpent { updateWriteCredit(caller.domain) }
+    let isServed = !isOverQuota && domains[caller.domain]?.writeCredit.isSpent == false
+    if !isServed { stalled[caller.domain, default: []].insert(id) }
     return isServed
   }
 

@@ -60,6 +60,8 @@ struct StoreState: Sendable {
   /// Requests of unprivileged clients whose replies and events have not all been taken.
   var requests = RequestLedger()
   var requestOwners: [UInt64: DomainID] = [:]
+  /// Connections whose requests wait for a quota of their domain.
+  var stalled: [DomainID: Set<ConnectionID>] = [:]
   /// Write credit that no domain holds at the moment.
   var writeReserve = WriteCredit.initialReserve
   /// The last long child list that was asked for in parts.
@@ -179,8 +181,6 @@ struct ConnectionRecord: Sendable {
   var eventLimit: Int?
   /// More events came than the connection may pile up: they are lost and it must be closed.
   var isOverrun = false
-  /// Something that it waits for (a quota) may have changed when ``handler`` is called.
-  var isStalled = false
 
   var domain: DomainID { identity.domain }
   var isPrivileged: Bool { identity.isPrivileged }

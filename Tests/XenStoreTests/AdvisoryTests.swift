@@ -165,6 +165,19 @@ struct AdvisoryTests {
     }
     #expect(throws: StoreError.noSpace) { try guest.write("one-more", "") }
     try guest.write("n/0", "still writable")
+    for path in ["n/0", "n/1/31"] {
+      // 16 bytes of header, 8 for a permission, and for n/0 the names of its 30 children.
+      let names = try guest.directory(path).reduce(0) { $0 + $1.utf8.count + 1 }
+      let room = 2048 - 24 - names
+      try guest.write(path, String(repeating: "x", count: room))
+      #expect(throws: StoreError.noSpace) { try guest.write(path, String(repeating: "x", count: room + 1)) }
+    }
+    try guest.remove("m")
+    try guest.write("new", String(repeating: "x", count: 2024))
+    #expect(throws: StoreError.noSpace) { try guest.write("newer", String(repeating: "x", count: 2025)) }
+    while server.usage(of: .nodes, by: Self.five) < 1000 {
+      try guest.write("m/\(server.usage(of: .nodes, by: Self.five))", "")
+    }
     for index in 0..<128 { try guest.watch("w", token: "\(index)") }
     #expect(throws: StoreError.noSpace) { try guest.watch("w", token: "128") }
     for _ in 0..<10 { _ = try guest.startTransaction() }
@@ -211,6 +224,24 @@ struct AdvisoryTests {
     #expect(try control.permissions("/gift").description == "n0")
     #expect(throws: StoreError.access) { try server.connect(as: Self.five).read("/gift") }
     #expect(throws: StoreError.again) { try control.endTransaction(property, commit: true) }
+    #expect(server.check() == [])
+  }
+
+  @Test("XSA-483: what a dead guest's ring still owes is not charged to its successor")
+  func debts() throws {
+    let fixture = try RingFixture()
+    let server = fixture.server
+    for index in 0..<100 {
+      _ = try fixture.guest.send(WireClient.message(11, "n\(index)\0x")[...])
+      fixture.ring.serve()
+    }
+    #expect(server.usage(of: .outstanding, by: fixture.ring.domain) > 0)
+    try server.release(fixture.ring.domain)
+    try server.introduce(fixture.ring.domain)
+    fixture.ring.close()
+    for quota in [StoreQuota.outstanding, .memory, .nodes, .watches] {
+      #expect(server.usage(of: quota, by: fixture.ring.domain) == 0)
+    }
     #expect(server.check() == [])
   }
 
@@ -269,9 +300,15 @@ struct AdvisoryTests {
     // Others are served meanwhile, and what they change costs one waiting event at most.
     let control = server.connect(as: .control)
     for index in 0..<1000 { try control.write("/local/domain/5/a/b", "\(index)") }
-    #expect(server.statistics.waitingEvents <= 20)
+    #expect(server.statistics.waitingEvents <= 1)
+    for index in 0..<300 { try control.write("/local/domain/5/a/c\(index)", "") }
+    #expect(server.statistics.waitingEvents >= 100)
+    #expect(server.usage(of: .memory, by: fixture.ring.domain) < 1 << 17)
+    fixture.time.advance(milliseconds: 19_000)
+    fixture.ring.serve()
+    #expect(server.statistics.waitingEvents >= 100)
     // Nobody took the events for twenty seconds: they are dropped.
-    fixture.time.advance(milliseconds: 21_000)
+    fixture.time.advance(milliseconds: 2000)
     fixture.ring.serve()
     #expect(server.statistics.waitingEvents == 0)
     #expect(server.check() == [])
