@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 
 /// The free slots of a transport, the one freed last on top; room for all of them from the start.
-@safe struct SlotStack: ~Copyable {
+@usableFromInline @safe
+struct SlotStack: ~Copyable {
   // SAFETY: `storage` has room for `capacity` numbers, owned by this value; the first word is the number of entries.
-  private let storage: UnsafeMutablePointer<Int>
+  @usableFromInline let storage: UnsafeMutablePointer<Int>
   let capacity: Int
 
   /// Every slot is free; slot 0 is on top.
@@ -14,6 +15,7 @@
     for slot in stride(from: count - 1, through: 0, by: -1) { push(slot) }
   }
 
+  @inlinable
   deinit { unsafe storage.deallocate() }
 
   var count: Int { unsafe storage[0] }
