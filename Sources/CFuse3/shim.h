@@ -23,12 +23,12 @@ static inline void pv_fuse_set_log(void (*log)(unsigned int level, const char *f
   fuse_set_log_func((fuse_log_func_t)log);
 }
 
-/// Takes one request from a FUSE descriptor: the 40-byte header to `header`, the next 40 bytes to `arguments`, the rest
-/// to `payload`. The number of bytes, or a negative errno.
-static inline ssize_t pv_fuse_receive(int fd, void *header, void *arguments, void *payload, size_t payload_size) {
-  struct iovec parts[3] = {{header, 40}, {arguments, 40}, {payload, payload_size}};
+/// Takes one request from a FUSE descriptor: the header and the next 40 bytes to `head`, the rest to `payload`. The number
+/// of bytes, or a negative errno.
+static inline ssize_t pv_fuse_receive(int fd, void *head, void *payload, size_t payload_size) {
+  struct iovec parts[2] = {{head, 80}, {payload, payload_size}};
   ssize_t count;
-  do count = readv(fd, parts, payload_size ? 3 : 2);
+  do count = readv(fd, parts, 2);
   while (count < 0 && errno == EINTR);
   return count < 0 ? -errno : count;
 }

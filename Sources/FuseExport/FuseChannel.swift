@@ -4,32 +4,46 @@ import CFuse3
 import Glibc
 public import GuestMemory
 
+/// What a request over /dev/fuse takes beside its buffer: 512 bytes, so that none crosses a page.
+///
+///     0      struct fuse_in_header, 40 bytes
+///     40     the operation's own structure, 128 bytes
+///     176    struct fuse_out_header, 16 bytes
+///     192    the answer's structure, 208 bytes
+enum ChannelFrame {
+  static let byteCount = 512
+  static let arguments = 40
+  static let answer = 176
+  static let smallAnswer = 192
+  static let smallAnswerCapacity = 208
+}
+
 /// The classic transport: one descriptor of /dev/fuse, read with readv(2), answered with writev(2).
 ///
-/// A read is scattered: the header and the first 40 bytes of arguments to the slot's frame, everything else straight to
-/// the slot's device buffer, so the data of a WRITE is where the device wants it. Free slots are a stack: the one used
-/// last is used next, while its memory is warm.
+/// A read is scattered: the header and the first 40 bytes of arguments to the slot's ``ChannelFrame``, everything else
+/// straight to the slot's device buffer, so the data of a WRITE is where the device wants it. Free slots are a stack:
+/// the one used last is used next, while its memory is warm.
 @usableFromInline
 struct FuseChannel: FuseTransport, ~Copyable {
-  let descriptor: OwnedDescriptor
+  @usableFromInline let descriptor: OwnedDescriptor
   /// Waits for requests, the device and a stop.
-  let waitSet: WaitSet
+  @usableFromInline let waitSet: WaitSet
   /// Waits for the device and a stop, while no slot is free.
-  let saturatedWaitSet: WaitSet
+  @usableFromInline let saturatedWaitSet: WaitSet
   /// Waits for the device alone.
-  let deviceWaitSet: WaitSet
+  @usableFromInline let deviceWaitSet: WaitSet
   let hasDeviceDescriptor: Bool
-  let frames: MappedMemory
+  @usableFromInline let frames: MappedMemory
   let buffers: [SharedRegion]
   let counters: ReactorCounters
-  let free: SlotStack
+  @usableFromInline let free: SlotStack
 
   /// Takes over `descriptor`, a non-blocking descriptor of /dev/fuse.
   init(
     descriptor: consuming OwnedDescriptor, stopDescriptor: CInt, deviceDescriptor: CInt, buffers: [SharedRegion],
     counters: ReactorCounters
   ) throws(SystemError) {
-    let frames = try MappedMemory(anonymousByteCount: buffers.count * FuseFrame.byteCount)
+    let frames = try MappedMemory(anonymousByteCount: buffers.count * ChannelFrame.byteCount)
     let waitSet = try WaitSet()
     try waitSet.add(descriptor.number, exclusive: true, as: .request)
     try waitSet.add(stopDescriptor, as: .stop)
@@ -50,15 +64,25 @@ struct FuseChannel: FuseTransport, ~Copyable {
     free = SlotStack(count: buffers.count)
   }
 
+  private func frame(_ slot: Int) -> SharedRegion {
+    frames.region.slice(at: slot &* ChannelFrame.byteCount, byteCount: ChannelFrame.byteCount)
+  }
+
   @usableFromInline
-  func frame(_ slot: Int) -> SharedRegion {
-    frames.region.slice(at: slot &* FuseFrame.byteCount, byteCount: FuseFrame.byteCount)
+  func header(_ slot: Int) -> SharedRegion {
+    frames.region.slice(at: slot &* ChannelFrame.byteCount, byteCount: FuseHeader.byteCount)
+  }
+
+  @usableFromInline
+  func arguments(_ slot: Int) -> SharedRegion {
+    frames.region.slice(
+      at: slot &* ChannelFrame.byteCount &+ ChannelFrame.arguments, byteCount: FuseSize.argumentCapacity)
   }
 
   @usableFromInline
   func answerArea(_ slot: Int) -> SharedRegion {
     frames.region.slice(
-      at: slot &* FuseFrame.byteCount &+ FuseFrame.smallAnswer, byteCount: FuseFrame.smallAnswerCapacity)
+      at: slot &* ChannelFrame.byteCount &+ ChannelFrame.smallAnswer, byteCount: ChannelFrame.smallAnswerCapacity)
   }
 
   @usableFromInline
@@ -67,7 +91,7 @@ struct FuseChannel: FuseTransport, ~Copyable {
       guard let slot = free.top else { return .saturated }
       let count = receive(into: slot)
       counters.add(to: .receiveCalls)
-      if count >= FuseSize.inHeader {
+      if count >= FuseHeader.byteCount {
         free.pop()
         return .request(slot: slot, payloadByteCount: arrange(slot, byteCount: count))
       }
@@ -88,10 +112,9 @@ struct FuseChannel: FuseTransport, ~Copyable {
     let buffer = buffers[slot]
     return unsafe frame(slot).withUnsafeBytes { frame in
       unsafe buffer.withUnsafeBytes { payload in
-        // SAFETY: the frame has room for both parts, and the buffer's length is passed along.
+        // SAFETY: the frame has room for the first 80 bytes, and the buffer's length is passed along.
         unsafe pv_fuse_receive(
-          descriptor.number, frame.baseAddress, frame.baseAddress.map { unsafe $0 + FuseFrame.arguments },
-          payload.baseAddress, payload.count)
+          descriptor.number, frame.baseAddress, payload.baseAddress, payload.count)
       }
     }
   }
@@ -99,20 +122,20 @@ struct FuseChannel: FuseTransport, ~Copyable {
   /// Gives the two operations whose bytes do not fall in place the shape that io_uring gives them; answers the number
   /// of bytes in the buffer.
   private func arrange(_ slot: Int, byteCount: Int) -> Int {
-    let spilled = max(byteCount - FuseSize.inHeader - FuseSize.transferIn, 0)
+    let spilled = max(byteCount - FuseHeader.byteCount - FuseSize.transferIn, 0)
     let frame = frame(slot)
-    switch frame.load(UInt32.self, at: FuseFrame.opcode) {
+    switch frame.load(UInt32.self, at: FuseHeader.opcode) {
     case FuseOpcode.setattr:
       // The structure is longer than 40 bytes: bring its end back from the buffer.
       let rest = min(spilled, FuseSize.setattrIn - FuseSize.transferIn)
-      frame.move(from: buffers[slot], at: 0, to: FuseFrame.arguments + FuseSize.transferIn, byteCount: rest)
+      frame.move(from: buffers[slot], at: 0, to: ChannelFrame.arguments + FuseSize.transferIn, byteCount: rest)
       return spilled - rest
     case FuseOpcode.lookup:
       // There is no structure, only a name: put its start in front of its end.
       let buffer = buffers[slot]
-      let start = min(byteCount - FuseSize.inHeader, FuseSize.transferIn)
+      let start = min(byteCount - FuseHeader.byteCount, FuseSize.transferIn)
       buffer.move(from: buffer, at: 0, to: start, byteCount: spilled)
-      buffer.move(from: frame, at: FuseFrame.arguments, to: 0, byteCount: start)
+      buffer.move(from: frame, at: ChannelFrame.arguments, to: 0, byteCount: start)
       return start + spilled
     default: return spilled
     }
@@ -120,7 +143,7 @@ struct FuseChannel: FuseTransport, ~Copyable {
 
   @usableFromInline
   mutating func answer(_ slot: Int, error: CInt, byteCount: Int) {
-    precondition(byteCount <= FuseFrame.smallAnswerCapacity, "an answer outgrew its frame")
+    precondition(byteCount <= ChannelFrame.smallAnswerCapacity, "an answer outgrew its frame")
     send(slot, error: error, small: byteCount, payload: nil)
   }
 
@@ -132,13 +155,13 @@ struct FuseChannel: FuseTransport, ~Copyable {
   private mutating func send(_ slot: Int, error: CInt, small: Int, payload: SharedRegion?) {
     let frame = frame(slot)
     let payloadByteCount = payload?.byteCount ?? 0
-    frame.store(UInt32(FuseSize.outHeader &+ small &+ payloadByteCount), at: FuseFrame.answer)
-    frame.store(-error, at: FuseFrame.answer &+ 4)
-    frame.store(frame.load(UInt64.self, at: FuseFrame.unique), at: FuseFrame.answer &+ 8)
+    frame.store(UInt32(FuseSize.outHeader &+ small &+ payloadByteCount), at: ChannelFrame.answer)
+    frame.store(-error, at: ChannelFrame.answer &+ 4)
+    frame.store(frame.load(UInt64.self, at: FuseHeader.unique), at: ChannelFrame.answer &+ 8)
     let status = unsafe frame.withUnsafeBytes { bytes in
       // SAFETY: the head lies within the frame (checked above); the payload is a checked part of the buffer.
       unsafe pv_fuse_answer(
-        descriptor.number, bytes.baseAddress.map { unsafe $0 + FuseFrame.answer }, FuseSize.outHeader &+ small,
+        descriptor.number, bytes.baseAddress.map { unsafe $0 + ChannelFrame.answer }, FuseSize.outHeader &+ small,
         UnsafeMutableRawPointer(bitPattern: payload?.address ?? 0), payloadByteCount)
     }
     counters.add(to: .answerCalls)

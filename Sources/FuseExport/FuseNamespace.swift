@@ -37,8 +37,10 @@ final class FuseNamespace: Sendable {
   /// A request, and the places for its answer.
   @usableFromInline
   struct Exchange {
-    /// The request's ``FuseFrame``.
-    @usableFromInline let frame: SharedRegion
+    /// The request's header.
+    @usableFromInline let header: SharedRegion
+    /// The operation's own structure.
+    @usableFromInline let arguments: SharedRegion
     /// The request's buffer, whose first `payloadByteCount` bytes came with it.
     @usableFromInline let payload: SharedRegion
     @usableFromInline let payloadByteCount: Int
@@ -48,19 +50,20 @@ final class FuseNamespace: Sendable {
     @usableFromInline let disk: DiskExtent
 
     @usableFromInline
-    init(frame: SharedRegion, payload: SharedRegion, payloadByteCount: Int, area: SharedRegion, disk: DiskExtent) {
-      self.frame = frame
+    init(
+      header: SharedRegion, arguments: SharedRegion, payload: SharedRegion, payloadByteCount: Int, area: SharedRegion,
+      disk: DiskExtent
+    ) {
+      self.header = header
+      self.arguments = arguments
       self.payload = payload
       self.payloadByteCount = payloadByteCount
       self.area = area
       self.disk = disk
     }
 
-    var node: UInt64 { frame.load(UInt64.self, at: FuseFrame.node) }
-    var process: UInt32 { frame.load(UInt32.self, at: FuseFrame.process) }
-    var arguments: SharedRegion {
-      frame.slice(at: FuseFrame.arguments, byteCount: FuseFrame.argumentCapacity)
-    }
+    var node: UInt64 { header.load(UInt64.self, at: FuseHeader.node) }
+    var process: UInt32 { header.load(UInt32.self, at: FuseHeader.process) }
   }
 
   struct State: Sendable {

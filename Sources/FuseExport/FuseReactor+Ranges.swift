@@ -7,10 +7,10 @@ public import GuestMemory
 extension FuseReactor where Transport: ~Copyable {
   @inlinable
   mutating func allocate(_ slot: Int) {
-    let frame = transport.frame(slot)
-    let offset = frame.load(UInt64.self, at: FuseFrame.arguments + 8)
-    let length = frame.load(UInt64.self, at: FuseFrame.arguments + 16)
-    let mode = frame.load(UInt32.self, at: FuseFrame.arguments + 24)
+    let arguments = transport.arguments(slot)
+    let offset = arguments.load(UInt64.self, at: 8)
+    let length = arguments.load(UInt64.self, at: 16)
+    let mode = arguments.load(UInt32.self, at: 24)
     let (end, overflows) = offset.addingReportingOverflow(length)
     guard !overflows, length > 0 else { return refuse(slot, FuseErrno.invalid) }
     guard !isReadOnly else { return fail(slot, FuseErrno.readOnly) }

@@ -26,7 +26,8 @@ extension FuseReactor where Transport: ~Copyable {
   @inlinable
   mutating func answerFromNamespace(_ slot: Int, _ opcode: UInt32, payloadByteCount: Int) {
     let exchange = FuseNamespace.Exchange(
-      frame: transport.frame(slot), payload: region(of: slot), payloadByteCount: payloadByteCount,
+      header: transport.header(slot), arguments: transport.arguments(slot), payload: region(of: slot),
+      payloadByteCount: payloadByteCount,
       area: transport.answerArea(slot), disk: diskExtent())
     switch namespace.answer(opcode, exchange) {
     case .small(let error, let byteCount): transport.answer(slot, error: error, byteCount: byteCount)
@@ -68,9 +69,9 @@ extension FuseReactor where Transport: ~Copyable {
   /// LSEEK: data and holes as the device knows them.
   @inlinable
   mutating func seek(_ slot: Int) {
-    let arguments = transport.frame(slot)
-    let offset = arguments.load(UInt64.self, at: FuseFrame.arguments + 8)
-    let whence = arguments.load(UInt32.self, at: FuseFrame.arguments + 16)
+    let arguments = transport.arguments(slot)
+    let offset = arguments.load(UInt64.self, at: 8)
+    let whence = arguments.load(UInt32.self, at: 16)
     refreshSize()
     guard offset < diskByteCount else { return transport.answer(slot, error: FuseErrno.noSuchAddress, byteCount: 0) }
     let found: UInt64?

@@ -7,7 +7,7 @@ extension FuseReactor where Transport: ~Copyable {
   /// Decodes a request and sets it going, or answers it.
   @inlinable
   mutating func handle(_ slot: Int, payloadByteCount: Int) {
-    let opcode = transport.frame(slot).load(UInt32.self, at: FuseFrame.opcode)
+    let opcode = transport.header(slot).load(UInt32.self, at: FuseHeader.opcode)
     if opcode == FuseOpcode.read {
       read(slot)
     } else if opcode == FuseOpcode.write {
@@ -21,9 +21,9 @@ extension FuseReactor where Transport: ~Copyable {
   @inlinable
   mutating func read(_ slot: Int) {
     counters.add(to: .reads)
-    let frame = transport.frame(slot)
-    let offset = frame.load(UInt64.self, at: FuseFrame.arguments &+ 8)
-    var byteCount = Int(frame.load(UInt32.self, at: FuseFrame.arguments &+ 16))
+    let arguments = transport.arguments(slot)
+    let offset = arguments.load(UInt64.self, at: 8)
+    var byteCount = Int(arguments.load(UInt32.self, at: 16))
     guard byteCount <= maximumTransfer else { return refuse(slot, FuseErrno.invalid) }
     if offset > diskByteCount || UInt64(byteCount) > diskByteCount &- offset {
       byteCount = clip(byteCount, at: offset)
@@ -40,9 +40,9 @@ extension FuseReactor where Transport: ~Copyable {
   @inlinable
   mutating func write(_ slot: Int, payloadByteCount: Int) {
     counters.add(to: .writes)
-    let frame = transport.frame(slot)
-    let offset = frame.load(UInt64.self, at: FuseFrame.arguments &+ 8)
-    var byteCount = Int(frame.load(UInt32.self, at: FuseFrame.arguments &+ 16))
+    let arguments = transport.arguments(slot)
+    let offset = arguments.load(UInt64.self, at: 8)
+    var byteCount = Int(arguments.load(UInt32.self, at: 16))
     guard byteCount <= maximumTransfer, byteCount <= payloadByteCount else {
       return refuse(slot, FuseErrno.invalid)
     }

@@ -4,14 +4,16 @@ public import GuestMemory
 
 /// How requests reach a reactor and answers leave it; owned by the reactor's thread.
 ///
-/// A **slot** is a number: one request in progress, its ``FuseFrame`` and the device buffer of the same number. A slot
-/// that `nextRequest` handed out stays with the reactor until `answer`, `answerPayload` or `release`.
+/// A **slot** is a number: one request in progress, its header and arguments, and the device buffer of the same number.
+/// A slot that `nextRequest` handed out stays with the reactor until `answer`, `answerPayload` or `release`.
 @usableFromInline
 protocol FuseTransport: ~Copyable {
   /// Takes a request that is there; does not wait.
   mutating func nextRequest() -> FuseReceipt
-  /// The request's frame.
-  func frame(_ slot: Int) -> SharedRegion
+  /// The request's struct fuse_in_header.
+  func header(_ slot: Int) -> SharedRegion
+  /// The operation's own structure: 128 bytes, of which the operation says how many count.
+  func arguments(_ slot: Int) -> SharedRegion
   /// Where the structure of a small answer is built; at least 128 bytes.
   func answerArea(_ slot: Int) -> SharedRegion
   /// Answers with a positive `errno` (0: success) and the first bytes of the answer area.

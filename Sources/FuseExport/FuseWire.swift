@@ -38,12 +38,12 @@ enum FuseOpcode {
 /// Sizes of the protocol's structures in bytes (linux/fuse.h); all integers are little-endian, as the machine is.
 @usableFromInline
 enum FuseSize {
-  /// struct fuse_in_header.
-  @inlinable static var inHeader: Int { 40 }
   /// struct fuse_out_header.
   @inlinable static var outHeader: Int { 16 }
   /// struct fuse_read_in, and struct fuse_write_in.
   @inlinable static var transferIn: Int { 40 }
+  /// The most that an operation's own structure takes (struct fuse_uring_req_header has as much room).
+  @inlinable static var argumentCapacity: Int { 128 }
   /// struct fuse_setattr_in.
   @usableFromInline static let setattrIn = 88
   /// struct fuse_attr.
@@ -66,29 +66,14 @@ enum FuseSize {
   @usableFromInline static let directoryEntry = 24
 }
 
-/// Where a request's parts lie in its ``frame``: 512 bytes, the first 288 as struct fuse_uring_req_header has them, so
-/// that both transports show a request in the same shape.
-///
-///     0      in_out      struct fuse_in_header, 40 bytes used        (over io_uring also the answer's header)
-///     128    op_in       the operation's own structure, up to 128 bytes
-///     256    ring_ent    struct fuse_uring_ent_in_out, 32 bytes      (io_uring only)
-///     288    answer      struct fuse_out_header                      (/dev/fuse only)
-///     304    small       the answer's structure, up to 128 bytes     (/dev/fuse only)
+/// Offsets in struct fuse_in_header.
 @usableFromInline
-enum FuseFrame {
-  @inlinable static var byteCount: Int { 512 }
+enum FuseHeader {
+  @inlinable static var byteCount: Int { 40 }
   @inlinable static var opcode: Int { 4 }
   @inlinable static var unique: Int { 8 }
   @inlinable static var node: Int { 16 }
-  @inlinable static var user: Int { 24 }
-  @inlinable static var group: Int { 28 }
   @inlinable static var process: Int { 32 }
-  @inlinable static var arguments: Int { 128 }
-  @inlinable static var argumentCapacity: Int { 128 }
-  @inlinable static var ringEntry: Int { 256 }
-  @inlinable static var answer: Int { 288 }
-  @inlinable static var smallAnswer: Int { 304 }
-  @inlinable static var smallAnswerCapacity: Int { 208 }
 }
 
 /// Flags of INIT (linux/fuse.h, kernel 6.18), as one 64-bit word: bits 32 to 63 travel in `flags2`.

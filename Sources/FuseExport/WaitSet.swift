@@ -5,23 +5,24 @@ import Glibc
 import GuestMemory
 
 /// A descriptor that is closed when its owner goes.
-///
-/// Its end is `@inlinable` because owners of it are: Swift 6.3's optimiser stops at a deinit that is not.
 @usableFromInline
 struct OwnedDescriptor: ~Copyable {
   @usableFromInline let number: CInt
 
   init(_ number: CInt) { self.number = number }
-  @inlinable
-  deinit { Self.release(number) }
 
-  @usableFromInline
-  static func release(_ number: CInt) { close(number) }
+  // Inlinable, as in all values that a reactor owns: where a reactor ends is compiled in the client's module.
+  @inlinable
+  deinit { closeDescriptor(number) }
 }
 
+@usableFromInline
+func closeDescriptor(_ number: CInt) { close(number) }
+
 /// The one place where a reactor sleeps: an epoll set whose readiness comes back as ``WakeReason`` bits.
+@usableFromInline
 struct WaitSet: ~Copyable {
-  private let descriptor: OwnedDescriptor
+  @usableFromInline let descriptor: OwnedDescriptor
 
   /// Makes an empty set.
   init() throws(SystemError) {
