@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring build release check format clean
+.PHONY: run test bench bench-ring bench-store hostile build release check format clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -41,6 +41,14 @@ bench-ring: ## the stack in process, without FUSE
 	@.ci/setup run
 	@$(SWIFT) build -c release --product pvdisk
 	@$(RELEASE) bench $(BENCH)
+
+bench-store: ## the XenStore through its socket beside a bare echo, and in process
+	@$(SWIFT) build -c release --product store-benchmark
+	@.build/release/store-benchmark $(BENCH)
+
+hostile: ## the XenStore's long tests, twenty times as long, in a release build
+	@.ci/setup test
+	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release --filter XenStoreTests
 
 clean:
 	@rm -rf .build .build-* bench-results

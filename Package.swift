@@ -98,6 +98,9 @@ let package = Package(
     tests(
       "BlockFrontTests",
       imports: ["PVPeers", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+    .executableTarget(
+      name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
+      path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
     tests(
       "PVMachineTests",
       imports: [

@@ -135,6 +135,7 @@ int pv_cpu_count(void) {
 }
 
 int pv_set_io_flusher(void) { return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); }
+int pv_unshare_mounts(void) { return unshare(CLONE_NEWNS); }
 void pv_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
 int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context) {

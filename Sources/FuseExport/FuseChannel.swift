@@ -7,8 +7,8 @@ public import GuestMemory
 /// The classic transport: one descriptor of /dev/fuse, read with readv(2), answered with writev(2).
 ///
 /// A read is scattered: the header and the first 40 bytes of arguments to the slot's frame, everything else straight to
-/// the slot's device buffer, so the data of a WRITE is where the device wants it. Free slots are a stack: the one used last
-/// is used next, while its memory is warm.
+/// the slot's device buffer, so the data of a WRITE is where the device wants it. Free slots are a stack: the one used
+/// last is used next, while its memory is warm.
 @usableFromInline
 struct FuseChannel: FuseTransport, ~Copyable {
   let descriptor: OwnedDescriptor
@@ -96,8 +96,8 @@ struct FuseChannel: FuseTransport, ~Copyable {
     }
   }
 
-  /// Gives the two operations whose bytes do not fall in place the shape that io_uring gives them; answers the number of
-  /// bytes in the buffer.
+  /// Gives the two operations whose bytes do not fall in place the shape that io_uring gives them; answers the number
+  /// of bytes in the buffer.
   private func arrange(_ slot: Int, byteCount: Int) -> Int {
     let spilled = max(byteCount - FuseSize.inHeader - FuseSize.transferIn, 0)
     let frame = frame(slot)

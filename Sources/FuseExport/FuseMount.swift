@@ -9,9 +9,9 @@ public import GuestMemory
 ///     try mount.start()                        // /mnt/disk/xvda is there now
 ///     let outcome = mount.waitUntilUnmounted() // fusermount3 -u, or mount.requestStop() from anywhere
 ///
-/// The file behaves as the disk does: reads and writes of any bytes, `fsync` is a flush, a punched hole is a discard,
-/// a write past the end is `ENOSPC`, `O_TRUNC` does nothing, another size is refused with `EPERM`. Nothing is cached by the
-/// kernel. Owner, mode and times live as long as the mount.
+/// The file behaves as the disk does: reads and writes of any bytes, `fsync` is a flush, a punched hole is a discard, a
+/// write past the end is `ENOSPC`, `O_TRUNC` does nothing, another size is refused with `EPERM`. Nothing is cached by
+/// the kernel. Owner, mode and times live as long as the mount.
 ///
 /// **Assumptions.** The process does not use its own mount from a thread that the mount waits for.
 public final class FuseMount<Device: BlockDevice>: Sendable {
@@ -54,6 +54,9 @@ public final class FuseMount<Device: BlockDevice>: Sendable {
 
   /// What the mount has done so far.
   public var statistics: FuseStatistics { lifecycle.statistics() }
+
+  /// Tells the kernel to forget the size that it remembers: the disk has grown.
+  public func announceSize() { lifecycle.session.forgetAttributes(of: lifecycle.namespace.diskNode) }
 
   /// The file that is the disk.
   public var filePath: String {

@@ -63,7 +63,8 @@ extension FuseNamespace {
     return attributesAnswer(changed, node, exchange)
   }
 
-  /// A disk keeps its size: asking for the size that it has is granted, and so is `O_TRUNC`, which a block device ignores.
+  /// A disk keeps its size: asking for the size that it has is granted, and so is `O_TRUNC`, which a block device
+  /// ignores.
   private func mayTruncate(to size: UInt64, valid: UInt32, _ exchange: Exchange) -> Bool {
     if size == exchange.disk.byteCount { return true }
     guard size == 0, valid & FuseSetattrBits.fileHandle == 0 else { return false }

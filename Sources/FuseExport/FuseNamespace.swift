@@ -124,7 +124,8 @@ final class FuseNamespace: Sendable {
     }
   }
 
-  /// The attributes of a node, after noticing writes: they change the modification time, at the latest when somebody looks.
+  /// The attributes of a node, after noticing writes: they change the modification time, at the latest when somebody
+  /// looks.
   func attributes(of node: UInt64, disk: DiskExtent) -> FuseAttributes? {
     state.withLock { state in
       if state.seenGeneration != disk.generation {

@@ -51,8 +51,8 @@ public struct FuseOptions: Sendable {
     transport = .automatic
   }
 
-  /// The buffers that each queue is asked for: one for each request, and one more as scratch space; each takes a transfer
-  /// with both of its ends rounded out to sectors.
+  /// The buffers that each queue is asked for: one for each request, and one more as scratch space; each takes a
+  /// transfer with both of its ends rounded out to sectors.
   func bufferDemand(sectorSize: Int) -> BufferDemand {
     let page = PageGeometry.pageSize
     let edge = max(sectorSize, page)

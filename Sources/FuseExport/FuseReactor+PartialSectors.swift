@@ -75,7 +75,8 @@ extension FuseReactor where Transport: ~Copyable {
     return error
   }
 
-  /// Completes the first and the last sector around `byteCount` bytes at `lead` in the buffer, and writes whole sectors.
+  /// Completes the first and the last sector around `byteCount` bytes at `lead` in the buffer, and writes whole
+  /// sectors.
   @inlinable
   mutating func mergeAndWrite(
     _ slot: Int, _ buffer: SharedRegion, start: UInt64, lead: Int, byteCount: Int

@@ -12,7 +12,8 @@ public import GuestMemory
 ///     +-------------------------------------------'
 ///
 /// **Assumptions.** One thread calls it. Nothing on the way of a READ or a WRITE of whole sectors allocates, locks or
-/// counts references; generic over the device and the transport, and inlinable, so that both are known where it is built.
+/// counts references; generic over the device and the transport, and inlinable, so that both are known where it is
+/// built.
 @usableFromInline
 struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~Copyable {
   /// The number that marks a request which the reactor waits for on the spot.

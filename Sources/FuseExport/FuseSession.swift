@@ -5,17 +5,26 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// A mount made by libfuse: it reads the options, opens /dev/fuse, mounts and unmounts, as root or through
-/// fusermount3.
+/// A mount made by libfuse: it reads the options, opens /dev/fuse, mounts and unmounts, as root or through fusermount3.
 ///
 /// Requests are none of its business.
 @safe final class FuseSession: @unchecked Sendable {
   // SAFETY: the session is used by one thread at a time: under `open`'s lock, or before anybody else knows of it.
   private let session: OpaquePointer
-  private let isOpen = Mutex(true)
+  private let state = Mutex(State())
   let mountPoint: MountPoint
   /// The connection to the kernel, non-blocking and our own: libfuse closes its copy when it unmounts.
+  ///
+  /// Good until `disconnect`.
   let descriptor: CInt
+
+  /// The mount's device number in the kernel's list of mounts.
+  private let device: String?
+
+  private struct State {
+    var isMounted = true
+    var isConnected = true
+  }
 
   /// Mounts.
   init(options: FuseOptions, isReadOnly: Bool) throws(FuseError) {
@@ -36,6 +45,7 @@ import Synchronization
       unsafe fuse_session_destroy(made)
       throw Self.mountFailure(path, text)
     }
+    device = mountPoint.mountedDevice
     descriptor = fcntl(unsafe fuse_session_fd(made), F_DUPFD_CLOEXEC, 3)
     guard descriptor >= 0 else {
       let code = errno
@@ -48,22 +58,43 @@ import Synchronization
   }
 
   deinit {
-    close()
+    disconnect()
     unsafe fuse_session_destroy(session)
-    Glibc.close(descriptor)
   }
 
   /// Ends the mount however it stands: undoes it at once, or, if somebody uses it, as soon as they stop.
   func close() {
-    isOpen.withLock { isOpen in
-      guard isOpen else { return }
-      isOpen = false
+    state.withLock { state in
+      guard state.isMounted else { return }
+      state.isMounted = false
       _ = FuseMessages.capture { unsafe fuse_session_unmount(session) }
+      // libfuse takes a connection that was aborted for one that was unmounted.
+      if device != nil && mountPoint.mountedDevice == device { unmount(lazily: true) }
     }
   }
 
-  /// Whether the kernel still serves the mount.
-  var isConnected: Bool {
+  private func unmount(lazily: Bool) {
+    if geteuid() == 0 {
+      unsafe _ = umount2(mountPoint.path, CInt(UMOUNT_NOFOLLOW) | (lazily ? CInt(MNT_DETACH) : 0))
+    } else {
+      Self.run("fusermount3", ["-u", "-q"] + (lazily ? ["-z"] : []) + ["--", mountPoint.path])
+    }
+  }
+
+  /// Ends the mount and gives up the connection.
+  ///
+  /// Once the reactors have given up theirs too, the kernel fails whatever somebody still asks for.
+  func disconnect() {
+    close()
+    state.withLock { state in
+      guard state.isConnected else { return }
+      state.isConnected = false
+      Glibc.close(descriptor)
+    }
+  }
+
+  /// Whether the kernel still serves the mount; not after `disconnect`.
+  private var isServed: Bool {
     var entry = pollfd(fd: descriptor, events: 0, revents: 0)
     // SAFETY: one local entry.
     return unsafe poll(&entry, 1, 0) >= 0 && entry.revents & Int16(POLLERR) == 0
@@ -71,12 +102,19 @@ import Synchronization
 
   /// Unmounts if nobody uses the mount; answers whether that was so.
   func unmountIfIdle() -> Bool {
-    guard isConnected else { return true }
-    if geteuid() == 0 {
-      return unsafe umount2(mountPoint.path, CInt(UMOUNT_NOFOLLOW)) == 0 || !isConnected
+    guard isServed else { return true }
+    unmount(lazily: false)
+    return !isServed
+  }
+
+  /// Sends FUSE_NOTIFY_INVAL_INODE (struct fuse_notify_inval_inode_out) for a node's attributes, not for its pages.
+  func forgetAttributes(of node: UInt64) {
+    let message: [UInt64] = [40 | 2 << 32, 0, node, UInt64(bitPattern: -1), 0]
+    state.withLock { state in
+      guard state.isConnected else { return }
+      // SAFETY: 40 bytes: an out header with code 2 in place of an error, the node, offset -1, length 0.
+      _ = unsafe pv_fuse_answer(descriptor, message, 40, nil, 0)
     }
-    Self.run("fusermount3", ["-u", "-q", "--", mountPoint.path])
-    return !isConnected
   }
 
   /// A further descriptor of the same connection, with a request list of its own; where /dev/fuse cannot be opened

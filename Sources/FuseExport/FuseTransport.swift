@@ -4,8 +4,8 @@ public import GuestMemory
 
 /// How requests reach a reactor and answers leave it; owned by the reactor's thread.
 ///
-/// A **slot** is a number: one request in progress, its ``FuseFrame`` and the device buffer of the same number. A slot that
-/// `nextRequest` handed out stays with the reactor until `answer`, `answerPayload` or `release`.
+/// A **slot** is a number: one request in progress, its ``FuseFrame`` and the device buffer of the same number. A slot
+/// that `nextRequest` handed out stays with the reactor until `answer`, `answerPayload` or `release`.
 @usableFromInline
 protocol FuseTransport: ~Copyable {
   /// Takes a request that is there; does not wait.

@@ -148,7 +148,7 @@ final class MountLifecycle: Sendable {
     guard let failure else { return }
     requestStop(.immediate)
     join()
-    session.close()
+    session.disconnect()
     throw failure
   }
 
@@ -202,7 +202,7 @@ final class MountLifecycle: Sendable {
       }
     }
     join()
-    session.close()
+    session.disconnect()
     outcome.flushError = state.withLock { $0.flushError }
     return outcome
   }

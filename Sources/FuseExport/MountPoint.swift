@@ -23,9 +23,7 @@ struct MountPoint: Equatable {
     // SAFETY: realpath answered a terminated string that is ours to free.
     self.path = unsafe String(cString: resolved)
     unsafe free(resolved)
-    if Self.isMounted(self.path, in: FileText.contents(at: "/proc/self/mountinfo")) {
-      throw .mountPointInUse(path: path)
-    }
+    if mountedDevice != nil { throw .mountPointInUse(path: path) }
     if geteuid() != 0 {
       guard unsafe access(self.path, W_OK) == 0 else { throw Self.failure(path, errno) }
     }
@@ -49,13 +47,18 @@ struct MountPoint: Equatable {
     guard entries <= 2 else { throw .mountPointNotEmpty(path: path) }
   }
 
-  /// Whether the kernel's list of mounts names the path as a mount point (its fifth column, with spaces as octal).
-  static func isMounted(_ path: String, in mountInfo: String) -> Bool {
+  /// The device number of what is mounted here last, as the kernel's list of mounts has it; nil when nothing is.
+  ///
+  /// Does not ask the file system, which may be our own.
+  var mountedDevice: String? { Self.device(mountedOn: path, in: FileText.contents(at: "/proc/thread-self/mountinfo")) }
+
+  /// The third column of the last line whose fifth names the path, with spaces as octal numbers (proc(5)).
+  static func device(mountedOn path: String, in mountInfo: String) -> String? {
     let wanted = path.replacing(["\\"], with: "\\134").replacing([" "], with: "\\040")
       .replacing(["\t"], with: "\\011").replacing(["\n"], with: "\\012")
-    return mountInfo.split(separator: "\n").contains { line in
-      let columns = line.split(separator: " ", maxSplits: 5)
-      return columns.count > 4 && columns[4] == wanted
-    }
+    return mountInfo.split(separator: "\n")
+      .map { $0.split(separator: " ", maxSplits: 5) }
+      .last { $0.count > 4 && $0[4] == wanted }
+      .map { String($0[2]) }
   }
 }

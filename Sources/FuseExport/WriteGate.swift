@@ -13,14 +13,14 @@ public import Synchronization
 ///     line 0        the gate: 0 open, 1 closed
 ///     line 1 + r    writes that reactor r has admitted and not yet completed
 ///
-/// **Entering** (each write, cheap): the first write in flight publishes its count, passes a full barrier and looks at the
-/// gate; a further one only looks, since the published count already keeps an exclusive writer out. **Closing** (rare):
-/// takes the gate by compare-exchange, passes a full barrier and waits until every other count is zero. Of two who do this
-/// at once at least one sees the other (Dekker), because both store first and load after the barrier.
+/// **Entering** (each write, cheap): the first write in flight publishes its count, passes a full barrier and looks at
+/// the gate; a further one only looks, since the published count already keeps an exclusive writer out. **Closing**
+/// (rare): takes the gate by compare-exchange, passes a full barrier and waits until every other count is zero. Of two
+/// who do this at once at least one sees the other (Dekker), because both store first and load after the barrier.
 ///
-/// **No deadlock.** Who waits at the gate, to enter or to close, has drained its own writes first, so its count is zero and
-/// nobody waits for it. Who holds the gate waits only for writes in flight on other queues, which depend on their devices
-/// alone, and for its own device. So the holder always gets on, opens the gate, and wakes the rest.
+/// **No deadlock.** Who waits at the gate, to enter or to close, has drained its own writes first, so its count is zero
+/// and nobody waits for it. Who holds the gate waits only for writes in flight on other queues, which depend on their
+/// devices alone, and for its own device. So the holder always gets on, opens the gate, and wakes the rest.
 @usableFromInline
 struct WriteGate {
   @usableFromInline let memory: SharedRegion

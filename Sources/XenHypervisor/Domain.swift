@@ -31,7 +31,8 @@ public final class Domain: Sendable {
       domain: id, memoryPageCount: memory.pageCount, limits: limits, faults: faults)
     grantMappings = GrantMappings(domain: id, strategy: mapping, limits: limits, faults: faults)
     let channels = try EventChannels(
-      domain: id, virtualCPUCount: virtualCPUCount, portLimit: limits.eventPorts, policy: policy, fabric: fabric)
+      domain: id, virtualCPUCount: virtualCPUCount, portLimit: limits.eventPorts, policy: policy, memory: memory,
+      fabric: fabric)
     eventChannels = channels
     virtualCPUs = (0..<virtualCPUCount).map { VirtualCPU(index: $0, channels: channels) }
   }

@@ -9,11 +9,11 @@ extension EventChannels {
   /// - Throws: `.noSpace` when all ports are open, `.notPermitted` when the policy keeps the two apart.
   public func allocateUnbound(remote: DomainID) throws(EventChannelError) -> EventPort {
     let remote = remote == .ownSelf ? domain : remote
-    return try locked { (state) throws(EventChannelError) in
+    return try open { (state) throws(EventChannelError) in
       guard state.domains[slotIndex].policy.allows(remote) || remote == domain else { throw .notPermitted }
       let port = try takePort(in: &state)
       publish(PortRecord(state: .unbound, peer: remote.rawValue), at: port)
-      return EventPort(rawValue: port)
+      return port
     }
   }
 
@@ -23,7 +23,7 @@ extension EventChannels {
   /// - Throws: `.noSuchDomain`, `.noSpace`, `.invalid` for a remote port that is not unbound or not for this domain.
   public func bindInterdomain(remote: DomainID, port remotePort: EventPort) throws(EventChannelError) -> EventPort {
     let remote = remote == .ownSelf ? domain : remote
-    return try locked { (state) throws(EventChannelError) in
+    return try open { (state) throws(EventChannelError) in
       guard let remoteSlot = state.slotOf[remote], let peer = unsafe slots[remoteSlot] else { throw .noSuchDomain }
       guard state.domains[slotIndex].policy.allows(remote) || remote == domain else { throw .notPermitted }
       let local = try findFreePort(in: &state)
@@ -39,7 +39,7 @@ extension EventChannels {
           state: .interdomain, virtualCPU: waiting.virtualCPU, priority: waiting.priority, peer: UInt16(slotIndex),
           remotePort: local))
       unsafe slot.pointee.post(local, to: 0)
-      return EventPort(rawValue: local)
+      return local
     }
   }
 
@@ -47,7 +47,7 @@ extension EventChannels {
   /// - Throws: `.invalid` for a number that does not exist or a domain-wide one off CPU 0, `.noSuchEntry` for a CPU that
   ///   does not exist, `.exists` when it is bound already, `.noSpace`.
   public func bind(_ interrupt: VirtualInterrupt, to virtualCPU: Int) throws(EventChannelError) -> EventPort {
-    try locked { (state) throws(EventChannelError) in
+    try open { (state) throws(EventChannelError) in
       guard (0..<VirtualInterrupt.count).contains(interrupt.rawValue) else { throw .invalid }
       guard interrupt.isPerVirtualCPU || virtualCPU == 0 else { throw .invalid }
       try check(virtualCPU, in: state)
@@ -57,18 +57,18 @@ extension EventChannels {
       publish(
         PortRecord(state: .virtualInterrupt, virtualCPU: virtualCPU, peer: UInt16(interrupt.rawValue)), at: port)
       state.domains[slotIndex].interruptPorts[index] = port
-      return EventPort(rawValue: port)
+      return port
     }
   }
 
   /// Takes a port by which the domain's virtual CPUs signal this one (`EVTCHNOP_bind_ipi`).
   /// - Throws: `.noSuchEntry` for a CPU that does not exist, `.noSpace`.
   public func bindInterprocessor(to virtualCPU: Int) throws(EventChannelError) -> EventPort {
-    try locked { (state) throws(EventChannelError) in
+    try open { (state) throws(EventChannelError) in
       try check(virtualCPU, in: state)
       let port = try takePort(in: &state)
       publish(PortRecord(state: .interprocessor, virtualCPU: virtualCPU), at: port)
-      return EventPort(rawValue: port)
+      return port
     }
   }
 
@@ -121,17 +121,20 @@ extension EventChannels {
   /// Clears a port's mask, and raises it again if it became pending meanwhile (`EVTCHNOP_unmask`).
   /// - Throws: `.invalid` for a port that is not open.
   public func unmask(_ port: EventPort) throws(EventChannelError) {
-    try locked { (state) throws(EventChannelError) in
-      let record = try openRecord(port, in: state)
-      unsafe slot.pointee.unmaskTwoLevel(port.rawValue, virtualCPU: record.virtualCPU)
-    }
+    guard port.rawValue > 0, port.rawValue < UInt32(EventSlot.portCapacity) else { throw .invalid }
+    let record = unsafe slot.pointee.record(port.rawValue)
+    guard record.state != .closed else { throw .invalid }
+    unsafe slot.pointee.unmask(port.rawValue, virtualCPU: record.virtualCPU)
   }
 
   /// Holds a port's events back until ``unmask(_:)``; the guest's own verb, a bit in a shared page.
   public func mask(_ port: EventPort) {
-    guard port.rawValue < UInt32(SharedInfo.portCount) else { return }
-    unsafe slot.pointee.maskTwoLevel(port.rawValue)
+    guard port.rawValue < UInt32(portsOfInterface) else { return }
+    unsafe slot.pointee.mask(port.rawValue)
   }
+
+  /// The port numbers that the interface in use can tell about.
+  private var portsOfInterface: Int { interface == .fifo ? FIFOLayout.portCount : SharedInfo.portCount }
 
   /// Raises a virtual interrupt; nothing happens when the domain did not bind it.
   ///
@@ -145,10 +148,13 @@ extension EventChannels {
     }
   }
 
-  /// Closes every port (`EVTCHNOP_reset`), a few hundred at a time so that nobody waits long.
+  /// Closes every port and goes back to the two-level interface (`EVTCHNOP_reset`).
+  ///
+  /// A few hundred ports at a time, so that nobody waits long.
   /// - Throws: `.again` when another thread opened ports meanwhile.
   public func reset() throws(EventChannelError) {
     closeAllPorts()
+    leaveFIFO()
     guard openPortCount == 0 else { throw .again }
   }
 
@@ -175,5 +181,6 @@ extension EventChannels {
   func retire() {
     fabric.unregister(slotIndex)
     closeAllPorts()
+    leaveFIFO()
   }
 }

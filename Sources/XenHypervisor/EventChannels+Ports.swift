@@ -15,7 +15,23 @@ extension EventChannels {
     }
   }
 
-  func portLimit(in state: EventTopology) -> Int { min(state.domains[slotIndex].portLimit, SharedInfo.portCount) }
+  /// Runs an operation that opens a port, and then does the guest's part; a port that cannot have its part is closed again.
+  func open(_ operation: (inout EventTopology) throws(EventChannelError) -> UInt32) throws(EventChannelError)
+    -> EventPort
+  {
+    let port = EventPort(rawValue: try locked(operation))
+    do throws(EventChannelError) {
+      try adopt(port)
+    } catch {
+      try close(port)
+      throw error
+    }
+    return port
+  }
+
+  func portLimit(in state: EventTopology) -> Int {
+    min(state.domains[slotIndex].portLimit, interface == .fifo ? FIFOLayout.portCount : SharedInfo.portCount)
+  }
 
   func check(_ virtualCPU: Int, in state: EventTopology) throws(EventChannelError) {
     guard virtualCPU >= 0, virtualCPU < state.domains[slotIndex].virtualCPUCount else { throw .noSuchEntry }
@@ -35,13 +51,17 @@ extension EventChannels {
     let limit = UInt32(portLimit(in: state))
     while port < limit, unsafe slot.pointee.record(port).state != .closed { port += 1 }
     state.domains[slotIndex].lowestFreePort = port
-    guard port < limit else { throw .noSpace }
-    return port
+    // A closed port whose event is still in a queue is not free yet, but will be.
+    while port < limit {
+      if unsafe slot.pointee.record(port).state == .closed, unsafe !slot.pointee.isQueued(port) { return port }
+      port += 1
+    }
+    throw .noSpace
   }
 
   func take(_ port: UInt32, in state: inout EventTopology) {
     state.domains[slotIndex].openPortCount += 1
-    state.domains[slotIndex].lowestFreePort = port + 1
+    if state.domains[slotIndex].lowestFreePort == port { state.domains[slotIndex].lowestFreePort = port + 1 }
     state.domains[slotIndex].portEnd = max(state.domains[slotIndex].portEnd, port + 1)
   }
 
@@ -73,7 +93,7 @@ extension EventChannels {
       state.domains[slotIndex].interruptPorts[isPerCPU ? index : record.interrupt] = 0
     case .closed, .unbound, .interprocessor: break
     }
-    unsafe slot.pointee.clearPendingTwoLevel(port)
+    unsafe slot.pointee.clearPending(port)
     state.domains[slotIndex].openPortCount -= 1
     state.domains[slotIndex].lowestFreePort = min(state.domains[slotIndex].lowestFreePort, port)
   }

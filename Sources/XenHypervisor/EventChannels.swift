@@ -23,11 +23,16 @@ public import XenWire
   @usableFromInline let slots: UnsafeMutablePointer<UnsafeMutablePointer<EventSlot>?>
   /// The domain whose ports these are.
   public let domain: DomainID
+  let memory: DomainMemory
+  /// The guest's pages that hold control blocks and event words; nothing until the guest itself chose the FIFO interface.
+  let eventPages = Mutex<[GuestPages]?>(nil)
 
-  init(domain: DomainID, virtualCPUCount: Int, portLimit: Int, policy: DomainPolicy, fabric: EventFabric)
-    throws(SystemError)
-  {
+  init(
+    domain: DomainID, virtualCPUCount: Int, portLimit: Int, policy: DomainPolicy, memory: DomainMemory,
+    fabric: EventFabric
+  ) throws(SystemError) {
     self.domain = domain
+    self.memory = memory
     self.fabric = fabric
     slotIndex = try fabric.register(
       domain, virtualCPUCount: virtualCPUCount, portLimit: portLimit, policy: policy)
@@ -37,7 +42,7 @@ public import XenWire
   }
 
   deinit {
-    fabric.unregister(slotIndex)
+    retire()
     fabric.release(slotIndex)
   }
 

@@ -22,6 +22,10 @@ struct EventSlot: ~Copyable {
   @usableFromInline let sharedInfo: SharedRegion
   /// The virtual CPUs' wake-up state.
   @usableFromInline let virtualCPUs: UnsafeMutablePointer<VirtualCPUState>
+  /// Whether events are delivered by the FIFO interface; set after `fifo`.
+  @usableFromInline let usesFIFO = Atomic<Bool>(false)
+  /// The FIFO interface's state, made when the slot first needs it; it stays as long as the slot.
+  var fifo: UnsafeMutablePointer<FIFOEvents>?
   private let recordMemory: MappedMemory
   private let pageMapping: MappedMemory
   /// The memfd of the shared-info page.
@@ -49,6 +53,10 @@ struct EventSlot: ~Copyable {
     for index in 0..<SharedInfo.virtualCPUCount {
       if unsafe virtualCPUs[index].descriptor >= 0 { _ = close(unsafe virtualCPUs[index].descriptor) }
     }
+    if let fifo = unsafe fifo {
+      unsafe fifo.deinitialize(count: 1)
+      unsafe fifo.deallocate()
+    }
     unsafe virtualCPUs.deinitialize(count: SharedInfo.virtualCPUCount)
     unsafe virtualCPUs.deallocate()
   }
@@ -71,7 +79,17 @@ struct EventSlot: ~Copyable {
       unsafe virtualCPUs[index].wake()
       unsafe virtualCPUs[index].resumeWord = 0
       unsafe virtualCPUs[index].resumeBit = 0
+    }
+    forgetQueues()
+    usesFIFO.store(false, ordering: .sequentiallyConsistent)
+    if let fifo = unsafe fifo { unsafe fifo.pointee.retire() }
+  }
+
+  /// Forgets what the CPUs had begun to take from FIFO queues.
+  func forgetQueues() {
+    for index in 0..<SharedInfo.virtualCPUCount {
       unsafe virtualCPUs[index].localHeads = InlineArray(repeating: 0)
+      unsafe virtualCPUs[index].readyQueues = 0
     }
   }
 
@@ -85,18 +103,43 @@ struct EventSlot: ~Copyable {
   }
 }
 
-// MARK: Two-level delivery
+// MARK: Delivery
 
 extension EventSlot {
   /// Makes a port pending and tells its CPU, unless it was pending or is masked.
   @inlinable
   func post(_ port: UInt32, to virtualCPU: Int) {
+    if usesFIFO.load(ordering: .acquiring) { return postFIFO(port) }
+    guard port < UInt32(SharedInfo.portCount) else { return }
     let word = Int(port >> 6)
     let bit = UInt64(1) << UInt64(port & 63)
-    if sharedInfo.word64(at: SharedInfo.pendingOffset + word * 8).fetchOr(bit) & bit != 0 { return }
+    let pending = sharedInfo.word64(at: SharedInfo.pendingOffset + word * 8)
+    if pending.fetchOr(bit) & bit != 0 { return }
+    if usesFIFO.load(ordering: .sequentiallyConsistent) {
+      // The domain changed interfaces at this moment: whoever takes the bit back delivers the event.
+      if pending.fetchAnd(~bit) & bit != 0 { postFIFO(port) }
+      return
+    }
     if sharedInfo.word64(at: SharedInfo.maskOffset + word * 8).loadSequential() & bit != 0 { return }
     select(word: word, of: virtualCPU)
   }
+
+  func unmask(_ port: UInt32, virtualCPU: Int) {
+    if usesFIFO.load(ordering: .acquiring) { unmaskFIFO(port) } else { unmaskTwoLevel(port, virtualCPU: virtualCPU) }
+  }
+
+  func mask(_ port: UInt32) {
+    if usesFIFO.load(ordering: .acquiring) { maskFIFO(port) } else { maskTwoLevel(port) }
+  }
+
+  func clearPending(_ port: UInt32) {
+    if usesFIFO.load(ordering: .acquiring) { clearPendingFIFO(port) } else { clearPendingTwoLevel(port) }
+  }
+}
+
+// MARK: The two-level interface
+
+extension EventSlot {
 
   /// Sets a word's bit in the CPU's selector and tells the CPU if that is news.
   @inlinable
@@ -130,7 +173,12 @@ extension EventSlot {
     sharedInfo.word64(at: SharedInfo.maskOffset + Int(port >> 6) * 8).fetchOr(1 << UInt64(port & 63))
   }
 
-  func clearPendingTwoLevel(_ port: UInt32) {
-    sharedInfo.word64(at: SharedInfo.pendingOffset + Int(port >> 6) * 8).fetchAnd(~(1 << UInt64(port & 63)))
+  func clearPendingTwoLevel(_ port: UInt32) { _ = takePendingTwoLevel(port) }
+
+  /// Clears a port's pending bit; answers whether it was set.
+  func takePendingTwoLevel(_ port: UInt32) -> Bool {
+    guard port < UInt32(SharedInfo.portCount) else { return false }
+    let bit: UInt64 = 1 << UInt64(port & 63)
+    return sharedInfo.word64(at: SharedInfo.pendingOffset + Int(port >> 6) * 8).fetchAnd(~bit) & bit != 0
   }
 }

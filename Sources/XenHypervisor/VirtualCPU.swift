@@ -54,7 +54,9 @@ public import XenWire
     var count = 0
     while hasPendingUpcall, count < Self.eventsPerCall {
       _ = upcallPending.exchange(0)
-      count += takeTwoLevel(body)
+      count +=
+        unsafe slot.pointee.usesFIFO.load(ordering: .acquiring)
+        ? takeFIFO(atMost: Self.eventsPerCall - count, body) : takeTwoLevel(body)
     }
     return count
   }

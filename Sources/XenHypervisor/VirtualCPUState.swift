@@ -27,6 +27,8 @@ struct VirtualCPUState: ~Copyable {
   @usableFromInline var resumeBit = 0
   /// The next port of each FIFO queue that was begun and not finished.
   @usableFromInline var localHeads = InlineArray<16, UInt32>(repeating: 0)
+  /// The FIFO queues that are known not to be empty, one bit each.
+  @usableFromInline var readyQueues: UInt32 = 0
 
   @inlinable init() {}
 

@@ -16,7 +16,7 @@ extension StoreState {
   /// Whether an entry is about the domain that bears the number today, not about an earlier one (XSA-322, XSA-417).
   func isAlive(_ entry: StorePermission, in node: StoreNode) -> Bool {
     if entry.domain == .any { return true }
-    guard let record = domains[entry.domain] else { return false }
+    guard entry.domain.isReal, let record = domains[entry.domain] else { return false }
     return record.generation <= node.generation
   }
 

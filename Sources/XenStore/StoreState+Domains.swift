@@ -105,8 +105,7 @@ extension StoreState {
 
   private mutating func removeOrphan(_ path: StorePath) {
     let steward = StoreCaller(
-      connection: ConnectionID(number: 0), domain: .control, isPrivileged: true, target: nil,
-      home: .home(of: .control), transaction: nil)
+      connection: ConnectionID(number: 0), domain: .control, isPrivileged: true, home: .home(of: .control))
     do throws(StoreError) {
       try remove(path, steward)
     } catch {

@@ -43,18 +43,25 @@ struct OpenTransaction: Sendable {
   }
 }
 
+extension ConnectionRecord {
+  /// Picks a number that is not in use, and opens a transaction under it.
+  fileprivate mutating func openTransaction() -> TransactionID {
+    var id = TransactionID(rawValue: nextTransaction)
+    while id.rawValue == 0 || transactions[id] != nil { id = TransactionID(rawValue: id.rawValue &+ 1) }
+    nextTransaction = id.rawValue &+ 1
+    transactions[id] = OpenTransaction()
+    return id
+  }
+}
+
 extension StoreState {
   mutating func startTransaction(_ caller: StoreCaller) throws(StoreError) -> TransactionID {
     guard caller.transaction == nil else { throw .busy }
-    guard var record = connections[caller.connection] else { throw .inputOutput }
     let count = domains[caller.domain]?[.transactions] ?? 0
     if isExceeded(.transactions, by: count + 1, caller) { throw .noSpace }
     generation += 1
-    var id = TransactionID(rawValue: record.nextTransaction)
-    while id.rawValue == 0 || record.transactions[id] != nil { id = TransactionID(rawValue: id.rawValue &+ 1) }
-    record.nextTransaction = id.rawValue &+ 1
-    record.transactions[id] = OpenTransaction()
-    connections[caller.connection] = record
+    let id = connections[caller.connection]?.openTransaction()
+    guard let id else { throw .inputOutput }
     domains[caller.domain]?.add(.transactions, 1)
     transactionCount += 1
     return id
@@ -62,11 +69,12 @@ extension StoreState {
 
   /// Forgets a transaction without a trace.
   mutating func dropTransaction(_ id: TransactionID, of connection: ConnectionID) {
-    guard let record = connections[connection], let transaction = record.transactions[id] else { return }
-    domains[record.domain]?.add(.transactions, -1)
-    domains[record.domain]?.add(.memory, -transaction.byteCount)
+    guard let domain = connections[connection]?.domain,
+      let transaction = connections[connection]?.transactions.removeValue(forKey: id)
+    else { return }
+    domains[domain]?.add(.transactions, -1)
+    domains[domain]?.add(.memory, -transaction.byteCount)
     transactionCount -= 1
-    connections[connection]?.transactions[id] = nil
   }
 
   /// Ends the caller's transaction; whatever comes of it, its number is then dead.
@@ -89,7 +97,6 @@ extension StoreState {
     chargeWrite(caller)
     for path in transaction.order {
       guard let access = transaction.accessed[path], access.isModified else { continue }
-      if access.node == nil && access.original == nil { continue }
       var node = access.node
       if let seen = access.node { node?.permissions.keepExceptions { isAlive($0, in: seen) || !$0.domain.isReal } }
       put(node, at: path)

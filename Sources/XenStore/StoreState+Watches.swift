@@ -120,6 +120,7 @@ extension StoreState {
     _ path: StorePath, _ match: WatchMatch, old: StoreNode?, _ caller: StoreCaller
   ) throws(StoreError) {
     guard caller.transaction == nil else { return postpone(path, match, caller) }
+    guard !watches.isEmpty else { return }
     deliver(path, match, node: tree[path], old: old)
   }
 
@@ -169,22 +170,23 @@ extension StoreState {
   private mutating func enqueue(_ event: WatchEvent, for connection: ConnectionID, cause: UInt64) {
     let bytes = event.messageByteCount
     guard bytes <= StoreMessageHeader.byteCount + StoreMessageHeader.maximumPayload,
-      let record = connections[connection], !record.isOverrun, !record.events.holds(event)
+      let identity = connections[connection]?.identity
     else { return }
-    if record.isPrivileged {
-      if let limit = record.eventLimit, record.events.byteCount + bytes > limit {
-        connections[connection]?.isOverrun = true
-        if let handler = record.handler { wake(handler) }
-        return
-      }
-    } else if let domain = domains[record.domain], domain.quotas.isExceeded(.memory, by: domain[.memory] + bytes) {
+    if !identity.isPrivileged, let domain = domains[identity.domain],
+      domain.quotas.isExceeded(.memory, by: domain[.memory] + bytes)
+    {
       return
     }
-    if record.events.isEmpty, let handler = record.handler { wake(handler) }
-    domains[record.domain]?.add(.memory, bytes)
-    requests.hold(cause)
-    let since = record.isPrivileged ? 0 : now()
-    connections[connection]?.events.append(EventQueue.Entry(event: event, cause: cause, since: since))
+    let since = identity.isPrivileged ? 0 : now()
+    switch connections[connection]?.offer(EventQueue.Entry(event: event, cause: cause, since: since)) {
+    case .ignored, nil: return
+    case .overrun(let handler):
+      if let handler { wake(handler) }
+    case .queued(let handler):
+      if let handler { wake(handler) }
+      domains[identity.domain]?.add(.memory, bytes)
+      requests.hold(cause)
+    }
   }
 
   /// Takes the oldest event of a connection.

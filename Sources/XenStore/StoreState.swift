@@ -94,7 +94,9 @@ struct StoreState: Sendable {
     lastConnection += 1
     let id = ConnectionID(number: lastConnection)
     ensureDomain(domain)
-    connections[id] = ConnectionRecord(domain: domain, isPrivileged: isPrivileged)
+    connections[id] = ConnectionRecord(
+      identity: StoreCaller(
+        connection: id, domain: domain, isPrivileged: isPrivileged, home: .home(of: domain)))
     return id
   }
 
@@ -125,12 +127,13 @@ struct StoreState: Sendable {
   /// Who calls, for an operation inside a transaction or outside of any.
   /// - Throws: `EIO` when the connection is closed, `ENOENT` when the transaction does not exist.
   func caller(_ id: ConnectionID, in transaction: TransactionID?) throws(StoreError) -> StoreCaller {
-    guard let record = connections[id] else { throw .inputOutput }
-    if let transaction, record.transactions[transaction] == nil { throw .noSuchEntry }
-    return StoreCaller(
-      connection: id, domain: record.domain, isPrivileged: record.isPrivileged,
-      target: record.isPrivileged ? nil : domains[record.domain]?.target,
-      home: record.home, transaction: transaction)
+    guard var caller = connections[id]?.identity else { throw .inputOutput }
+    if let transaction {
+      guard connections[id]?.transactions[transaction] != nil else { throw .noSuchEntry }
+      caller.transaction = transaction
+    }
+    if !caller.isPrivileged { caller.target = domains[caller.domain]?.target }
+    return caller
   }
 
   /// Makes sure that there is a record of a domain.
@@ -155,9 +158,9 @@ struct StoreCaller: Sendable {
   let domain: DomainID
   var isPrivileged: Bool
   /// A domain whose rights the caller has too (SET_TARGET).
-  let target: DomainID?
+  var target: DomainID?
   let home: StorePath
-  let transaction: TransactionID?
+  var transaction: TransactionID?
 
   /// Whether an entry for `domain` is about the caller.
   func isMeant(by domain: DomainID) -> Bool { domain == self.domain || domain == target || domain == .any }
@@ -165,9 +168,8 @@ struct StoreCaller: Sendable {
 
 /// What the store keeps for one connection.
 struct ConnectionRecord: Sendable {
-  let domain: DomainID
-  let isPrivileged: Bool
-  let home: StorePath
+  /// The connection as a caller outside of transactions.
+  let identity: StoreCaller
   var watches: [WatchKey: UInt64] = [:]
   var transactions: [TransactionID: OpenTransaction] = [:]
   var nextTransaction: UInt32 = 1
@@ -180,9 +182,28 @@ struct ConnectionRecord: Sendable {
   /// Something that it waits for (a quota) may have changed when ``handler`` is called.
   var isStalled = false
 
-  init(domain: DomainID, isPrivileged: Bool) {
-    self.domain = domain
-    self.isPrivileged = isPrivileged
-    home = .home(of: domain)
+  var domain: DomainID { identity.domain }
+  var isPrivileged: Bool { identity.isPrivileged }
+
+  init(identity: StoreCaller) { self.identity = identity }
+
+  /// What became of an event.
+  enum Outcome {
+    /// It waits already, or nothing can be delivered any more.
+    case ignored
+    /// It waits, or was one too many; the handler is given if it must be called.
+    case queued((@Sendable () -> Void)?)
+    case overrun((@Sendable () -> Void)?)
+  }
+
+  mutating func offer(_ entry: EventQueue.Entry) -> Outcome {
+    if isOverrun || events.holds(entry.event) { return .ignored }
+    if let eventLimit, events.byteCount + entry.event.messageByteCount > eventLimit {
+      isOverrun = true
+      return .overrun(handler)
+    }
+    let wasEmpty = events.isEmpty
+    events.append(entry)
+    return .queued(wasEmpty ? handler : nil)
   }
 }

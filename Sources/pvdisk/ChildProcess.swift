@@ -26,7 +26,7 @@ enum ChildProcess {
     // SAFETY: the copies live until the child has been started.
     var arguments = unsafe words.map { unsafe strdup($0) }
     unsafe arguments.append(nil)
-    defer { for unsafeargument in unsafe arguments { unsafe free(argument) } }
+    defer { unsafe arguments.forEach { unsafe free($0) } }
     let code = unsafe posix_spawnp(&child, words[0], &actions, &attributes, arguments, environ)
     guard code == 0 else {
       let reason = unsafe String(cString: strerror(code))

@@ -30,6 +30,7 @@ struct ImageFlushTests {
       #expect(image.ledger.isClean)
       for (operation, byteCount) in [
         (IOOperation.write, 4096), (.write, 512), (.discard, 4096), (.writeZeroes, 4096), (.secureDiscard, 4096),
+        (.write, 4096),
       ] {
         let piece = try ScatteredMemory(byteCount: byteCount)
         #expect(driver.run(at: 0, byteCount, operation, operation == .write ? piece : nil) == 0)

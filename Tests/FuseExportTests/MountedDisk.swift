@@ -142,6 +142,12 @@ func statusOf(_ path: String) throws -> stat {
   return status
 }
 
+/// The kind of a path's node, as `st_mode` has it.
+func kindOf(_ path: String) throws -> mode_t { try statusOf(path).st_mode & S_IFMT }
+
+/// The permission bits of a path.
+func permissionsOf(_ path: String) throws -> mode_t { try statusOf(path).st_mode & 0o7777 }
+
 /// Expects `body` to fail with an `errno`.
 func expectErrno(_ code: CInt, sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Void) {
   do {
@@ -154,7 +160,16 @@ func expectErrno(_ code: CInt, sourceLocation: SourceLocation = #_sourceLocation
   }
 }
 
-/// Repeatable bytes.
+/// Repeatable bytes; beyond 64 KiB they repeat, with a period that no sector size divides.
 func randomBytes(_ count: Int, _ generator: inout SeededGenerator) -> [UInt8] {
-  (0..<count).map { _ in UInt8(truncatingIfNeeded: generator.next() >> 13) }
+  let period = min(count, 65_521)
+  let words = (0..<(period + 7) / 8).map { _ in generator.next() }
+  return unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, used in
+    guard let start = buffer.baseAddress else { return }
+    // SAFETY: every piece ends within the buffer, and is no longer than the words.
+    for offset in stride(from: 0, to: count, by: max(period, 1)) {
+      unsafe memcpy(start + offset, words, min(period, count - offset))
+    }
+    used = count
+  }
 }

@@ -9,7 +9,8 @@ import Synchronization
 ///
 /// A page that holds only zeros counts as a hole.
 public final class MemoryDisk: BlockDevice, @unchecked Sendable {
-  // SAFETY: the bytes are moved by memcpy through bounds-checked regions; requests that overlap in time may mix, as on a disk.
+  // SAFETY: the bytes are moved by memcpy through bounds-checked regions; requests that overlap in time may mix, as on
+  // a disk.
   private let memory: MappedMemory
   private let size: Atomic<UInt64>
   private let shape: BlockGeometry
@@ -108,7 +109,12 @@ public final class MemoryDisk: BlockDevice, @unchecked Sendable {
   }
 
   private func holdsData(at start: UInt64, until end: UInt64) -> Bool {
-    stride(from: Int(start), to: Int(end), by: 8).contains { contents.load(UInt64.self, at: $0) != 0 }
+    let page = contents.slice(at: Int(start), byteCount: Int(end - start))
+    return unsafe page.withUnsafeBytes { bytes in
+      guard let base = bytes.baseAddress, unsafe bytes[0] == 0 else { return true }
+      // SAFETY: both lie within the page; bytes that equal their neighbours equal the first, which is zero.
+      return unsafe memcmp(base, base + 1, bytes.count - 1) != 0
+    }
   }
 
   /// Carries out a request: 0 or an `errno`.

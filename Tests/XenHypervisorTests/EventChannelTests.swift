@@ -10,9 +10,9 @@ import XenWire
 struct EventChannelTests {
   private let guestID = DomainID(rawValue: 1)
 
-  @Test("the lowest free port is chosen, and port 0 never")
-  func lowestFree() throws {
-    let channels = try Machine().guest.eventChannels
+  @Test("the lowest free port is chosen, and port 0 never", arguments: [EventInterface.twoLevel, .fifo])
+  func lowestFree(interface: EventInterface) throws {
+    let channels = try Machine(interface: interface).guest.eventChannels
     let ports = try (0..<5).map { _ in try channels.allocateUnbound(remote: .control) }
     #expect(ports.map(\.rawValue) == [1, 2, 3, 4, 5])
     try channels.close(ports[3])
@@ -23,9 +23,11 @@ struct EventChannelTests {
     #expect(throws: EventChannelError.invalid) { try channels.close(EventPort(rawValue: 0)) }
   }
 
-  @Test("a bound pair names each other, and the binder's port is pending at once")
-  func binding() throws {
-    let machine = try Machine()
+  @Test(
+    "a bound pair names each other, and the binder's port is pending at once",
+    arguments: [EventInterface.twoLevel, .fifo])
+  func binding(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let there = try machine.guest.eventChannels.allocateUnbound(remote: .control)
     #expect(try machine.guest.eventChannels.status(of: there) == .unbound(remote: .control, virtualCPU: 0))
     let here = try machine.control.eventChannels.bindInterdomain(remote: guestID, port: there)
@@ -60,9 +62,9 @@ struct EventChannelTests {
     #expect(machine.control.eventChannels.openPortCount == 1)
   }
 
-  @Test("closing one end makes the other wait again, for the same domain")
-  func closing() throws {
-    let machine = try Machine()
+  @Test("closing one end makes the other wait again, for the same domain", arguments: [EventInterface.twoLevel, .fifo])
+  func closing(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let there = try machine.guest.eventChannels.allocateUnbound(remote: .control)
     let here = try machine.control.eventChannels.bindInterdomain(remote: guestID, port: there)
     machine.guest.eventChannels.notify(there)
@@ -95,9 +97,11 @@ struct EventChannelTests {
     #expect(try channels.status(of: first) == .unbound(remote: guestID, virtualCPU: 0))
   }
 
-  @Test("sending on an unbound port is silently fine, on any other wrong port invalid")
-  func sending() throws {
-    let machine = try Machine()
+  @Test(
+    "sending on an unbound port is silently fine, on any other wrong port invalid",
+    arguments: [EventInterface.twoLevel, .fifo])
+  func sending(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let channels = machine.guest.eventChannels
     let port = try channels.allocateUnbound(remote: .control)
     try channels.send(port)
@@ -108,9 +112,9 @@ struct EventChannelTests {
     #expect(take(machine.guest) == [] && take(machine.control) == [])
   }
 
-  @Test("a virtual interrupt is bound once, where it may be, and arrives")
-  func interrupts() throws {
-    let machine = try Machine()
+  @Test("a virtual interrupt is bound once, where it may be, and arrives", arguments: [EventInterface.twoLevel, .fifo])
+  func interrupts(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let channels = machine.guest.eventChannels
     #expect(throws: EventChannelError.invalid) { try channels.bind(VirtualInterrupt(rawValue: 24), to: 0) }
     #expect(throws: EventChannelError.invalid) { try channels.bind(VirtualInterrupt(rawValue: -1), to: 0) }
@@ -134,9 +138,10 @@ struct EventChannelTests {
     _ = try channels.bind(.domainException, to: 0)
   }
 
-  @Test("a signal among virtual CPUs arrives at the one that it was made for")
-  func interprocessor() throws {
-    let machine = try Machine()
+  @Test(
+    "a signal among virtual CPUs arrives at the one that it was made for", arguments: [EventInterface.twoLevel, .fifo])
+  func interprocessor(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let channels = machine.guest.eventChannels
     #expect(throws: EventChannelError.noSuchEntry) { try channels.bindInterprocessor(to: 2) }
     #expect(throws: EventChannelError.noSuchEntry) { try channels.bindInterprocessor(to: -1) }
@@ -147,9 +152,11 @@ struct EventChannelTests {
     #expect(try channels.status(of: port) == .interprocessor(virtualCPU: 1))
   }
 
-  @Test("unbound and bound ports move between virtual CPUs, tied ones do not, and a freed port forgets its CPU")
-  func movingPorts() throws {
-    let machine = try Machine()
+  @Test(
+    "unbound and bound ports move between virtual CPUs, tied ones do not, and a freed port forgets its CPU",
+    arguments: [EventInterface.twoLevel, .fifo])
+  func movingPorts(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let channels = machine.guest.eventChannels
     let port = try channels.allocateUnbound(remote: .control)
     #expect(throws: EventChannelError.noSuchEntry) { try channels.bind(port, to: 2) }
@@ -215,9 +222,9 @@ struct EventChannelTests {
     #expect(shy.eventChannels.openPortCount == 1)
   }
 
-  @Test("reset closes every port, and peers wait again")
-  func reset() throws {
-    let machine = try Machine()
+  @Test("reset closes every port, and peers wait again", arguments: [EventInterface.twoLevel, .fifo])
+  func reset(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     var pairs: [(EventPort, EventPort)] = []
     for _ in 0..<600 {
       let there = try machine.guest.eventChannels.allocateUnbound(remote: .control)

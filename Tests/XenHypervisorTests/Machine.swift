@@ -15,13 +15,18 @@ struct Machine {
 
   init(
     mapping: MappingStrategy = .remap, pages: Int = 64, limits: DomainLimits = .xenDefaults,
-    controlLimits: DomainLimits = .xenDefaults, faults: PlantedFaults = PlantedFaults(), virtualCPUs: Int = 2
+    controlLimits: DomainLimits = .xenDefaults, faults: PlantedFaults = PlantedFaults(), virtualCPUs: Int = 2,
+    interface: EventInterface = .twoLevel
   ) throws {
     hypervisor = try Hypervisor(mapping: mapping, faults: faults)
     control = try hypervisor.createDomain(
       .control, memoryByteCount: pages * 4096, virtualCPUCount: virtualCPUs, limits: controlLimits)
     guest = try hypervisor.createDomain(
       DomainID(rawValue: 1), memoryByteCount: pages * 4096, virtualCPUCount: virtualCPUs, limits: limits)
+    if interface == .fifo {
+      try control.eventChannels.useFIFO()
+      try guest.eventChannels.useFIFO()
+    }
   }
 
   /// Grants `count` adjacent pages to the control domain.
@@ -100,6 +105,7 @@ final class Tally: Sendable {
   private let value = Atomic<Int>(0)
   var count: Int { value.load(ordering: .sequentiallyConsistent) }
   func raise(by amount: Int = 1) { value.wrappingAdd(amount, ordering: .sequentiallyConsistent) }
+  func raise(to count: Int) { value.max(count, ordering: .sequentiallyConsistent) }
   func set(_ count: Int) { value.store(count, ordering: .sequentiallyConsistent) }
 }
 

@@ -37,9 +37,9 @@ struct VirtualCPUTests {
     #expect((0..<4096).allSatisfy { info.load(UInt8.self, at: $0) == 0 })
   }
 
-  @Test("signals before the event is taken are one event")
-  func merging() throws {
-    let machine = try Machine()
+  @Test("signals before the event is taken are one event", arguments: [EventInterface.twoLevel, .fifo])
+  func merging(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let (there, here) = try channels(machine, 1)
     for _ in 0..<5 { machine.control.eventChannels.notify(here[0]) }
     #expect(take(machine.guest) == [there[0].rawValue])
@@ -48,13 +48,17 @@ struct VirtualCPUTests {
     #expect(take(machine.guest) == [there[0].rawValue])
   }
 
-  @Test("a masked port stays pending and is told about when it is unmasked, once")
-  func masking() throws {
-    let machine = try Machine()
+  @Test(
+    "a masked port stays pending and is told about when it is unmasked, once",
+    arguments: [EventInterface.twoLevel, .fifo])
+  func masking(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let (there, here) = try channels(machine, 2)
     let guest = machine.guest.eventChannels
     guest.mask(there[0])
-    #expect(guest.sharedInfo.load(UInt64.self, at: 2560) == 1 << UInt64(there[0].rawValue))
+    if interface == .twoLevel {
+      #expect(guest.sharedInfo.load(UInt64.self, at: 2560) == 1 << UInt64(there[0].rawValue))
+    }
     machine.control.eventChannels.notify(here[0])
     #expect(!machine.guest.virtualCPUs[0].hasPendingUpcall)
     machine.control.eventChannels.notify(here[1])
@@ -69,9 +73,11 @@ struct VirtualCPUTests {
     #expect(throws: EventChannelError.invalid) { try guest.unmask(EventPort(rawValue: 9)) }
   }
 
-  @Test("a port masked after its event was announced is not told about until it is unmasked")
-  func maskedLate() throws {
-    let machine = try Machine()
+  @Test(
+    "a port masked after its event was announced is not told about until it is unmasked",
+    arguments: [EventInterface.twoLevel, .fifo])
+  func maskedLate(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let (there, here) = try channels(machine, 1)
     machine.control.eventChannels.notify(here[0])
     machine.guest.eventChannels.mask(there[0])
@@ -80,9 +86,9 @@ struct VirtualCPUTests {
     #expect(take(machine.guest) == [there[0].rawValue])
   }
 
-  @Test("an event that arrives while its handler runs is told again")
-  func duringHandler() throws {
-    let machine = try Machine()
+  @Test("an event that arrives while its handler runs is told again", arguments: [EventInterface.twoLevel, .fifo])
+  func duringHandler(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let (_, here) = try channels(machine, 1)
     var rounds = 0
     machine.guest.virtualCPUs[0].takePendingPorts { _ in rounds += 1 }
@@ -94,9 +100,11 @@ struct VirtualCPUTests {
     #expect(rounds == 4)
   }
 
-  @Test("a flood does not keep the thread: a call ends after its share, and says so by the pending upcall")
-  func flood() throws {
-    let machine = try Machine()
+  @Test(
+    "a flood does not keep the thread: a call ends after its share, and says so by the pending upcall",
+    arguments: [EventInterface.twoLevel, .fifo])
+  func flood(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let (_, here) = try channels(machine, 1)
     machine.control.eventChannels.notify(here[0])
     var count = 0
@@ -123,10 +131,12 @@ struct VirtualCPUTests {
     #expect(take(machine.guest) == [102, 100])
   }
 
-  @Test("whatever is sent is told exactly once, on the CPU that it is bound to", arguments: [UInt64(1), 2, 3, 4])
-  func model(seed: UInt64) throws {
+  @Test(
+    "whatever is sent is told exactly once, on the CPU that it is bound to", arguments: [UInt64(1), 2, 3, 4],
+    [EventInterface.twoLevel, .fifo])
+  func model(seed: UInt64, interface: EventInterface) throws {
     var random = SeededGenerator(seed: seed)
-    let machine = try Machine(virtualCPUs: 3)
+    let machine = try Machine(virtualCPUs: 3, interface: interface)
     let (there, here) = try channels(machine, 300)
     var cpuOf: [UInt32: Int] = [:]
     for port in there {
@@ -152,9 +162,10 @@ struct VirtualCPUTests {
 
 @Suite("Sleeping without missing a wake-up")
 struct SleepTests {
-  @Test("a CPU that is awake is not kicked, one that sleeps is kicked once")
-  func kicks() throws {
-    let machine = try Machine()
+  @Test(
+    "a CPU that is awake is not kicked, one that sleeps is kicked once", arguments: [EventInterface.twoLevel, .fifo])
+  func kicks(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let port = try machine.guest.eventChannels.bindInterprocessor(to: 0)
     let cpu = machine.guest.virtualCPUs[0]
     machine.guest.eventChannels.notify(port)
@@ -172,9 +183,9 @@ struct SleepTests {
     #expect(cpu.kicksSent == 1)
   }
 
-  @Test("two threads that sleep and wake each other lose no wake-up", arguments: [1, 2])
-  func pingPong(virtualCPUs: Int) throws {
-    let machine = try Machine(virtualCPUs: virtualCPUs)
+  @Test("two threads that sleep and wake each other lose no wake-up", arguments: [EventInterface.twoLevel, .fifo])
+  func pingPong(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let there = try machine.guest.eventChannels.allocateUnbound(remote: .control)
     let here = try machine.control.eventChannels.bindInterdomain(remote: machine.guest.id, port: there)
     _ = take(machine.control)
@@ -201,9 +212,11 @@ struct SleepTests {
     #expect(told.count == 2 * rounds)
   }
 
-  @Test("many senders and one sleeper: after the last signal every port has been told")
-  func manySenders() throws {
-    let machine = try Machine()
+  @Test(
+    "many senders and one sleeper: after the last signal every port has been told",
+    arguments: [EventInterface.twoLevel, .fifo])
+  func manySenders(interface: EventInterface) throws {
+    let machine = try Machine(interface: interface)
     let there = try (0..<4).map { _ in try machine.guest.eventChannels.allocateUnbound(remote: .control) }
     let here = try there.map { try machine.control.eventChannels.bindInterdomain(remote: machine.guest.id, port: $0) }
     let rounds = 5000

@@ -74,6 +74,8 @@ int pv_pin_thread(int cpu);
 int pv_cpu_count(void);
 /// prctl(PR_SET_IO_FLUSHER, 1): 0, or -1 with errno.
 int pv_set_io_flusher(void);
+/// Gives the calling thread, and those it starts, mount points of their own; 0, or -1 with errno.
+int pv_unshare_mounts(void);
 /// Names the calling thread (at most 15 bytes are kept).
 void pv_name_thread(const char *name);
 /// Starts a joinable thread with every signal blocked; 0, or a positive errno.
