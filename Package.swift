@@ -77,13 +77,30 @@ let package = Package(
       name: "PVTestSupport",
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
+    .target(
+      name: "XenRecords", path: "Tests/XenRecords", resources: [.copy("Resources")], swiftSettings: checked),
+    .target(
+      name: "PVPeers",
+      dependencies: [
+        "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
+      ],
+      path: "Tests/PVPeers", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
+    tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
+    tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),
+    tests(
+      "XenBusTests",
+      imports: ["XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "DiskImages", "BlockIO", "XenHypervisor"]),
+    tests(
+      "BlockBackTests",
+      imports: ["PVPeers", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "XenRecords"]
+    ),
+    tests(
+      "BlockFrontTests",
+      imports: ["PVPeers", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
     .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
-    tests("XenWireTests", imports: ["XenWire"]),
-    tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory"]),
-    tests("XenBusTests", imports: ["XenBus", "XenStore", "XenWire"]),
     tests(
       "PVMachineTests",
       imports: [
