@@ -65,7 +65,11 @@ let package = Package(
         "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
     .executableTarget(
-      name: "pvdisk", dependencies: ["PVMachine", "XenStore", "CLinux", arguments, logging],
+      name: "pvdisk",
+      dependencies: [
+        "PVMachine", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire", "CLinux", arguments,
+        logging,
+      ],
       path: "Sources/pvdisk", swiftSettings: checked),
 
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
@@ -73,20 +77,42 @@ let package = Package(
       name: "PVTestSupport",
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
+    .target(
+      name: "XenRecords", path: "Tests/XenRecords", resources: [.copy("Resources")], swiftSettings: checked),
+    .target(
+      name: "PVPeers",
+      dependencies: [
+        "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
+      ],
+      path: "Tests/PVPeers", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
-    tests("XenWireTests", imports: ["XenWire"]),
-    tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory"]),
-    tests("XenBusTests", imports: ["XenBus", "XenStore", "XenWire"]),
+    tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
+    tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),
+    tests(
+      "XenBusTests",
+      imports: ["XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "DiskImages", "BlockIO", "XenHypervisor"]),
+    tests(
+      "BlockBackTests",
+      imports: ["PVPeers", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "XenRecords"]
+    ),
+    tests(
+      "BlockFrontTests",
+      imports: ["PVPeers", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+    .executableTarget(
+      name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
+      path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
     tests(
       "PVMachineTests",
       imports: [
-        "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor", "XenWire",
+        "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
+        "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
     tests("XenHypervisorTests", imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux"]),
     tests(
       "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
+    tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -7,8 +7,10 @@ public import XenWire
 
 extension BackQueue where Image: ~Copyable {
   /// Finds or maps the pages whose references stand in `scratch.missing[0..<count]`, and writes their addresses to
-  /// `scratch.addresses`. What was taken is noted in the request, so that `releasePages` undoes exactly that, also after
-  /// a failure (blkback's `xen_blkbk_map`; XSA-365: the first failure condemns the request and nothing is touched).
+  /// `scratch.addresses`.
+  ///
+  /// What was taken is noted in the request, so that `releasePages` undoes exactly that, also after a failure
+  /// (blkback's `xen_blkbk_map`; XSA-365: the first failure condemns the request and nothing is touched).
   @inlinable
   mutating func mapPages(_ request: Int, count: Int, writable: Bool) -> Bool {
     precondition(count <= scratch.capacity, "more pages than a request can have")

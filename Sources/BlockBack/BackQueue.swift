@@ -147,14 +147,22 @@ public struct BackQueue<Platform: BackendPlatform, ABI: BlkifABI, Image: BlockQu
     }
   }
 
-  /// Lets go of every page of the frontend and hands the image's queue back. Nothing may be in flight.
-  public consuming func close() -> Image {
-    precondition(pending.used == 0, "closed with requests in flight")
+  /// Lets go of every page of the frontend, and of the port.
+  ///
+  /// The image's queue, which may still be at work on those pages after a crash of the frontend, goes first and waits
+  /// for what it has begun.
+  deinit {
     let platform = self.platform
-    cache.removeAll { handle in BackQueue.unmapOne(handle, platform) }
-    platform.unmap(ringPages)
+    _ = consume image
+    for request in 0..<pending.count where unsafe pending.requests[request].stage != .free {
+      let first = unsafe pending.handles + request * pending.perRequest
+      for index in 0..<Int(unsafe pending.requests[request].mappedCount) {
+        unsafe BackQueue.unmapOne(first[index], platform)
+      }
+    }
+    cache.forEachMapping { handle in BackQueue.unmapOne(handle, platform) }
     platform.close(port)
-    return image
+    platform.unmap(ringPages)
   }
 }
 

@@ -22,7 +22,9 @@ public struct Negotiation<Platform: BackendPlatform>: @unchecked Sendable {
 
 extension BackendDevice {
   /// Reads what the frontend published, maps its rings and binds its ports (blkback's `connect_ring` and
-  /// `read_per_ring_refs`). After a failure nothing stays mapped and the device is closing.
+  /// `read_per_ring_refs`).
+  ///
+  /// After a failure nothing stays mapped and the device is closing.
   public func connectRings() throws(HandshakeFailure) -> Negotiation<Platform> {
     do {
       return try mapRings()

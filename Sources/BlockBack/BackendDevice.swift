@@ -35,9 +35,12 @@ public final class BackendDevice<Platform: BackendPlatform & Sendable>: Sendable
     var isDiscardEnabled = true
   }
 
-  let platform: Platform
-  let folder: DeviceFolder
-  let knobs: BackendKnobs
+  /// The hypervisor as the backend's domain sees it.
+  public let platform: Platform
+  /// The backend's folder in the store.
+  public let folder: DeviceFolder
+  /// What the administrator set.
+  public let knobs: BackendKnobs
   let state = Mutex(State())
 
   /// Makes the control plane of the backend whose folder is given; nothing happens before ``probe()``.

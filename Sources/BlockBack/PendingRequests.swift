@@ -76,6 +76,7 @@ struct PendingRequests: ~Copyable {
     used = 0
   }
 
+  @inlinable
   deinit {
     unsafe requests.deallocate()
     unsafe extents.deallocate()
@@ -161,6 +162,7 @@ struct MappingScratch: ~Copyable {
     unsafe results.initialize(repeating: GrantMapping(status: .generalError), count: capacity)
   }
 
+  @inlinable
   deinit {
     unsafe segments.deallocate()
     unsafe addresses.deallocate()

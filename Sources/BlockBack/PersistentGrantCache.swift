@@ -107,7 +107,9 @@ public import XenWire
     link(index)
   }
 
-  /// Keeps a freshly mapped page, active. False when there is no room: the caller unmaps it after the request.
+  /// Keeps a freshly mapped page, active.
+  ///
+  /// False when there is no room: the caller unmaps it after the request.
   public mutating func insert(_ reference: GrantReference, address: UInt, handle: GrantHandle) -> Bool {
     let index = reference.rawValue
     guard index > 0, index < capacity, unsafe entries[Int(index)].state == .absent else { return false }
@@ -187,9 +189,11 @@ extension PersistentGrantCache {
     return removed
   }
 
-  /// Takes out everything; nothing may be active.
-  public mutating func removeAll(unmap: (GrantHandle) -> Void) {
-    while oldest != 0 { unmap(remove(oldest)) }
-    precondition(count == 0, "a page is in use while the queue closes")
+  /// Names every mapping, in use or not; for the end of a connection.
+  public func forEachMapping(_ body: (GrantHandle) -> Void) {
+    guard count > 0 else { return }
+    for index in 1...Int(highestReference) where unsafe entries[index].state != .absent {
+      unsafe body(GrantHandle(rawValue: entries[index].handle))
+    }
   }
 }

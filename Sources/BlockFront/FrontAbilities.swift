@@ -10,14 +10,18 @@ public struct FrontAbilities: Equatable, Sendable {
   public var isPersistent: Bool
   /// Segments of the largest request: 11, or more when indirect requests are used.
   public var maxSegments: Int
-  /// `feature-flush-cache`
+  /// `feature-flush-cache`.
   public var canFlush: Bool
-  /// `feature-barrier`
+  /// `feature-barrier`.
   public var canBarrier: Bool
-  /// `feature-discard`
+  /// `feature-discard`.
   public var canDiscard: Bool
-  /// `discard-secure`
+  /// `discard-secure`.
   public var canDiscardSecurely: Bool
+  /// Whether discarded sectors read as zeros.
+  ///
+  /// The protocol cannot tell; whoever knows the disk under the backend may say so.
+  public var discardLeavesZeros = false
   /// Whether the backend may see pages of ours that requests name (`trusted`); if not, everything is copied.
   public var isBackendTrusted: Bool
 
@@ -55,7 +59,7 @@ public struct FrontConnection<Platform: FrontendPlatform> {
   /// The device handle for requests: the low 16 bits of the virtual-device number.
   public let handle: UInt16
   /// What was agreed.
-  public let abilities: FrontAbilities
+  public var abilities: FrontAbilities
 
   /// Describes a connection.
   public init(

@@ -60,6 +60,7 @@ public import XenWire
     descriptorPage = zeroPage + Self.zeroPages
   }
 
+  @inlinable
   deinit {
     unsafe references.deallocate()
     unsafe bounceStack.deallocate()

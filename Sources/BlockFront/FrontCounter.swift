@@ -20,6 +20,8 @@ public enum FrontCounter: Int, CaseIterable, Sendable {
   case grants_made
   /// Responses that broke the rules; the first one disables the queue.
   case bad_responses
+  /// Pages that the backend still mapped when the queue closed.
+  case stuck_pages
 
   /// The name as it is reported.
   public var name: String { "\(self)" }

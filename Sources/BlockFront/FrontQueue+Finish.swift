@@ -7,7 +7,9 @@ import XenHypervisor
 public import XenWire
 
 extension FrontQueue {
-  /// Judges a response by what was asked, and credits it to its I/O. A response that cannot be ours disables the queue.
+  /// Judges a response by what was asked, and credits it to its I/O.
+  ///
+  /// A response that cannot be ours disables the queue.
   @inlinable
   mutating func finish(_ response: BlockResponse) {
     guard response.id < UInt64(shadows.count) else { return breakOff() }
@@ -76,8 +78,9 @@ extension FrontQueue {
     unsafe shadows.shadows[id].hasBounced = false
   }
 
-  /// Ends access to each page of a request. One that the backend still maps is its fault: such a page must never be used
-  /// for anything else (XSA-396).
+  /// Ends access to each page of a request.
+  ///
+  /// One that the backend still maps is its fault: such a page must never be used for anything else (XSA-396).
   private mutating func endGrants(_ id: Int, _ shadow: Shadow) -> Bool {
     var hasEnded = true
     let first = id * shadows.referencesPerSlot
@@ -105,31 +108,5 @@ extension FrontQueue {
         table.finish(io)
       }
     }
-  }
-}
-
-extension FrontQueue {
-  /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever.
-  /// - Returns: the number of pages that could not be taken back.
-  public consuming func close() -> Int {
-    var stuck = 0
-    if abilities.isPersistent {
-      var freed: [GrantReference] = []
-      for page in 0..<arena.pages.count {
-        let reference = unsafe arena.references[page]
-        if platform.endAccess(reference) { freed.append(reference) } else { stuck += 1 }
-      }
-      platform.freeReferences(freed)
-    } else {
-      var freed: [GrantReference] = []
-      for index in 0..<(shadows.count * shadows.referencesPerSlot) {
-        let reference = unsafe shadows.references[index]
-        if platform.endAccess(reference) { freed.append(reference) } else { stuck += 1 }
-      }
-      platform.freeReferences(freed)
-    }
-    if stuck == 0 { platform.freePages(arena.pages) }
-    platform.close(port)
-    return stuck
   }
 }

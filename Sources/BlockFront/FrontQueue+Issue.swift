@@ -7,7 +7,9 @@ import XenHypervisor
 public import XenWire
 
 extension FrontQueue {
-  /// Writes the next ring request of an I/O. False when it has to wait for something other than a slot.
+  /// Writes the next ring request of an I/O.
+  ///
+  /// False when it has to wait for something other than a slot.
   @inlinable
   mutating func issueOne(_ io: Int) -> Bool {
     switch unsafe table.ios[io].request.operation {
@@ -15,7 +17,7 @@ extension FrontQueue {
     case .write: return issueTransfer(io, .write)
     case .flush: return issueFlush(io)
     case .discard, .secureDiscard: return issueDiscard(io)
-    case .writeZeroes: return issueZeroes(io)
+    case .writeZeroes: return abilities.canDiscard && abilities.discardLeavesZeros ? issueDiscard(io) : issueZeroes(io)
     }
   }
 
@@ -58,7 +60,9 @@ extension FrontQueue {
           page: Int32(truncatingIfNeeded: page), firstSector: UInt8(truncatingIfNeeded: firstSector),
           lastSector: UInt8(truncatingIfNeeded: firstSector &+ (byteCount >> 9) &- 1), target: 0)
       } else {
-        guard bounce(id: id, at: first &+ count, address: address, byteCount: byteCount, isWrite: isWrite) else { break }
+        guard bounce(id: id, at: first &+ count, address: address, byteCount: byteCount, isWrite: isWrite) else {
+          break
+        }
       }
       count &+= 1
       covered &+= UInt64(byteCount >> 9)
@@ -203,7 +207,7 @@ extension FrontQueue {
     return true
   }
 
-  /// The protocol has no "write zeroes": writes from pages that hold nothing else.
+  /// The protocol has no "write zeroes": writes from pages that hold nothing else, where a discard does not do as well.
   @usableFromInline
   mutating func issueZeroes(_ io: Int) -> Bool {
     guard let id = shadows.take() else { return false }

@@ -64,6 +64,21 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
     self.arena = arena
   }
 
+  /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever (XSA-396).
+  deinit {
+    let count = abilities.isPersistent ? arena.pages.count : shadows.count * shadows.referencesPerSlot
+    var ended: [GrantReference] = []
+    ended.reserveCapacity(count)
+    for index in 0..<count {
+      let reference = unsafe abilities.isPersistent ? arena.references[index] : shadows.references[index]
+      if platform.endAccess(reference) { ended.append(reference) }
+    }
+    platform.freeReferences(ended)
+    if ended.count == count { platform.freePages(arena.pages) }
+    counters.add(UInt64(count - ended.count), to: FrontCounter.stuck_pages.rawValue)
+    platform.close(port)
+  }
+
   /// The references that a queue needs for its data.
   public static func referenceCount(abilities: FrontAbilities, ringByteCount: Int, arenaPages: Int) -> Int {
     if abilities.isPersistent { return arenaPages }

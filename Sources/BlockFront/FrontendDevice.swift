@@ -45,9 +45,12 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
     var offer: DiskOffer?
   }
 
-  let platform: Platform
-  let folder: DeviceFolder
-  let knobs: FrontendKnobs
+  /// The hypervisor as the frontend's domain sees it.
+  public let platform: Platform
+  /// The frontend's folder in the store.
+  public let folder: DeviceFolder
+  /// What the administrator set.
+  public let knobs: FrontendKnobs
   let blockProtocol: BlockProtocol
   let state = Mutex(State())
 
@@ -151,7 +154,9 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
   /// Says that the frontend is about to close: a driver that is unloaded, a guest that shuts down.
   public func startClosing() { try? folder.switchState(to: .closing) }
 
-  /// Ends the grants of the rings and tells the backend. The queues must have been closed.
+  /// Ends the grants of the rings and tells the backend.
+  ///
+  /// The queues must have been closed.
   /// - Returns: the ring pages that the backend still maps; they stay out of use.
   @discardableResult
   public func finishClosing() -> Int {

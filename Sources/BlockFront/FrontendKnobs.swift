@@ -4,7 +4,7 @@
 public struct FrontendKnobs: Equatable, Sendable {
   /// `max_indirect_segments`: the most segments of a request; 11 or less uses no indirect requests.
   public var maxIndirectSegments = 32
-  /// `max_queues`
+  /// `max_queues`.
   public var maxQueues = 4
   /// `max_ring_page_order`: log2 of the most ring pages.
   public var maxRingPageOrder = 0

@@ -69,6 +69,7 @@ struct IOTable: ~Copyable {
     unsafe finished.initialize(repeating: IOCompletion(tag: 0), count: capacity)
   }
 
+  @inlinable
   deinit {
     unsafe ios.deallocate()
     unsafe issueQueue.deallocate()

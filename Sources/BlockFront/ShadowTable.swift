@@ -53,7 +53,9 @@ struct Piece: BitwiseCopyable {
   }
 }
 
-/// The shadows of one ring and the pieces of each, allocated once a connection. A slot id is an index here.
+/// The shadows of one ring and the pieces of each, allocated once a connection.
+///
+/// A slot id is an index here.
 @safe @usableFromInline
 struct ShadowTable: ~Copyable {
   // SAFETY: `shadows` addresses `count`, `pieces` count*segments, `references` count*referencesPerSlot initialised elements
@@ -85,6 +87,7 @@ struct ShadowTable: ~Copyable {
     for (index, reference) in slotReferences.enumerated() { unsafe (references + index).initialize(to: reference) }
   }
 
+  @inlinable
   deinit {
     unsafe shadows.deallocate()
     unsafe pieces.deallocate()

@@ -55,7 +55,7 @@ public struct BufferDemand: Equatable, Sendable {
 ///
 /// Use: `submit` any number of requests, `advance` once, then take completions until there are none. Before sleeping call
 /// `prepareToWait`; it says whether the thread may sleep, and on ``waitDescriptor`` until when.
-public protocol BlockQueue: ~Copyable {
+public protocol BlockQueue: ~Copyable, SendableMetatype {
   /// The most requests that can be in flight at once.
   var capacity: Int { get }
   /// Requests accepted and not yet handed back by `nextCompletion`.

@@ -6,7 +6,9 @@ public import GuestMemory
 public struct BlockGeometry: Equatable, Sendable {
   /// The capacity in 512-byte sectors, whatever the logical sector size.
   public var sectorCount: UInt64
-  /// Bytes in a logical sector: every request is a multiple of it, at a multiple of it. A power of two, at least 512.
+  /// Bytes in a logical sector: every request is a multiple of it, at a multiple of it.
+  ///
+  /// A power of two, at least 512.
   public var logicalSectorSize: Int
   /// Bytes in a physical sector, a multiple of the logical size.
   public var physicalSectorSize: Int
@@ -42,12 +44,15 @@ public struct DiscardAbility: Equatable, Sendable {
   public var alignment: Int
   /// Whether the old contents can be destroyed on request.
   public var isSecureSupported: Bool
+  /// Whether a discarded range reads as zeros afterwards, every byte of it and for good.
+  public var leavesZeros: Bool
 
   /// Describes discard.
-  public init(granularity: Int = 4096, alignment: Int = 0, isSecureSupported: Bool = false) {
+  public init(granularity: Int = 4096, alignment: Int = 0, isSecureSupported: Bool = false, leavesZeros: Bool = false) {
     self.granularity = granularity
     self.alignment = alignment
     self.isSecureSupported = isSecureSupported
+    self.leavesZeros = leavesZeros
   }
 }
 

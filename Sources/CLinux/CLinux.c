@@ -9,14 +9,18 @@
 #include <linux/fs.h>
 #include <linux/fuse.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
@@ -131,5 +135,81 @@ int pv_cpu_count(void) {
 }
 
 int pv_set_io_flusher(void) { return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); }
+int pv_unshare_mounts(void) { return unshare(CLONE_NEWNS); }
+void pv_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int result = pthread_create(thread, NULL, body, context);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return result;
+}
+
+int pv_epoll_add(int epoll, int fd, bool exclusive, int token) {
+  struct epoll_event event = {.events = EPOLLIN | (exclusive ? EPOLLEXCLUSIVE : 0), .data.u32 = (uint32_t)token};
+  return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+int pv_epoll_wait_bits(int epoll, int timeout_ms) {
+  struct epoll_event events[8];
+  int count = epoll_wait(epoll, events, 8, timeout_ms);
+  if (count < 0) return errno == EINTR ? 0 : -1;
+  int bits = 0;
+  for (int i = 0; i < count; i++) bits |= 1 << events[i].data.u32;
+  return bits;
+}
+
 unsigned int pv_major(uint64_t device) { return major(device); }
 unsigned int pv_minor(uint64_t device) { return minor(device); }
+
+int pv_get_peer_credentials(int fd, struct pv_peer_credentials *credentials) {
+  struct ucred peer;
+  socklen_t size = sizeof(peer);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return -1;
+  *credentials = (struct pv_peer_credentials){.pid = peer.pid, .uid = peer.uid, .gid = peer.gid};
+  return 0;
+}
+
+int pv_epoll_control(int poll, int operation, int fd, uint32_t interest, uint64_t token) {
+  struct epoll_event event = {.events = interest, .data = {.u64 = token}};
+  return epoll_ctl(poll, operation, fd, &event);
+}
+
+int pv_epoll_wait(int poll, struct pv_ready *ready, int count, int timeout) {
+  struct epoll_event events[64];
+  if (count > 64) count = 64;
+  int found = epoll_wait(poll, events, count, timeout);
+  for (int i = 0; i < found; i++) ready[i] = (struct pv_ready){.token = events[i].data.u64, .events = events[i].events};
+  return found;
+}
+
+int pv_daemonize_begin(void) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return -1;
+  pid_t child = fork();
+  if (child < 0) return -1;
+  if (child == 0) {
+    close(ends[0]);
+    setsid();
+    return ends[1];
+  }
+  close(ends[1]);
+  unsigned char status = 0;
+  if (read(ends[0], &status, 1) == 1) _exit(status);
+  int result = 0;
+  if (waitpid(child, &result, 0) == child && WIFEXITED(result)) _exit(WEXITSTATUS(result));
+  _exit(2);
+}
+
+void pv_daemonize_end(int ready) {
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null >= 0) {
+    for (int fd = 0; fd < 3; fd++) dup2(null, fd);
+    close(null);
+  }
+  unsigned char status = 0;
+  if (write(ready, &status, 1) != 1) _exit(2);
+  close(ready);
+}

@@ -19,6 +19,7 @@ struct CompletionRing: ~Copyable, @unchecked Sendable {
     unsafe storage.initialize(repeating: IOCompletion(tag: 0), count: size)
   }
 
+  @inlinable
   deinit { unsafe storage.deallocate() }
 
   @inlinable var isEmpty: Bool { head == tail }

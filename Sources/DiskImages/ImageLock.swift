@@ -66,24 +66,33 @@ enum ImageLock {
 
 /// Finds who holds locks on a file.
 ///
-/// The kernel does not tell the owner of an open file description's lock, but each
-/// process's `/proc/PID/fdinfo` shows the locks of its descriptors.
+/// The kernel does not tell the owner of an open file description's lock, but `/proc/PID/fdinfo` shows the locks of each
+/// descriptor, and the file that each is on. The descriptors themselves are never looked at: a `stat(2)` through one that
+/// leads into a FUSE mount waits for the server of that mount, which may be stuck, or be this process.
 enum LockHolder {
-  /// The holder as "process 4711 (pvdisk)", or nil when it is not ours to see.
+  /// The holder as "process 4711 (pvdisk)", or nil when it is not ours to see; we must hold a lock ourselves.
   static func describe(_ descriptor: CInt) -> String? {
-    var wanted = stat()
-    guard unsafe fstat(descriptor, &wanted) == 0 else { return nil }
+    let own = "/proc/\(getpid())/fdinfo/\(descriptor)"
+    guard let wanted = lockedFiles(own).first else { return nil }
     for process in ProcText.names(in: "/proc") where process.allSatisfy(\.isNumber) {
-      for name in ProcText.names(in: "/proc/\(process)/fd") {
-        if Int32(process) == getpid() && Int32(name) == descriptor { continue }
-        var status = stat()
-        guard unsafe stat("/proc/\(process)/fd/\(name)", &status) == 0 else { continue }
-        guard status.st_dev == wanted.st_dev && status.st_ino == wanted.st_ino else { continue }
-        guard let locks = ProcText.read("/proc/\(process)/fdinfo/\(name)"), locks.contains("lock:") else { continue }
+      for name in ProcText.names(in: "/proc/\(process)/fdinfo") {
+        let path = "/proc/\(process)/fdinfo/\(name)"
+        guard path != own && lockedFiles(path).contains(wanted) else { continue }
         let command = ProcText.read("/proc/\(process)/comm")?.prefix { $0 != "\n" } ?? "?"
         return "process \(process) (\(command))"
       }
     }
     return nil
+  }
+
+  /// The files that a descriptor has locks on, as the kernel writes them: "fe:00:4711", device and inode.
+  private static func lockedFiles(_ path: String) -> [Substring] {
+    guard let text = ProcText.read(path) else { return [] }
+    return text.split(separator: "\n").filter { $0.hasPrefix("lock:") }.compactMap { line in
+      // lock: 1: OFDLCK ADVISORY READ -1 fe:00:4711 100 100
+      line.split(whereSeparator: \.isWhitespace).first { word in
+        word.split(separator: ":", omittingEmptySubsequences: false).count == 3
+      }
+    }
   }
 }

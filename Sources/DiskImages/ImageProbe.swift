@@ -73,7 +73,8 @@ struct ImageProbe {
     // file systems) cannot promise that.
     let overwritesInPlace = type == Self.ext4Type || type == Self.tmpfsType
     return DiscardAbility(
-      granularity: max(512, Int(status.st_blksize)), alignment: 0, isSecureSupported: overwritesInPlace)
+      granularity: max(512, Int(status.st_blksize)), alignment: 0, isSecureSupported: overwritesInPlace,
+      leavesZeros: true)
   }
 
   /// Asks a nameless file beside the image, so that the image keeps even its times.

@@ -36,6 +36,7 @@ import GuestMemory
     }
   }
 
+  @inlinable
   deinit { unsafe slots.deallocate() }
 
   subscript(index: Int) -> RequestSlot {

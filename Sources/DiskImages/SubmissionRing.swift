@@ -23,6 +23,7 @@ import GuestMemory
   }
 
   /// Waits for what the kernel still works on, then closes.
+  @inlinable
   deinit { unsafe pv_ring_destroy(ring) }
 
   /// Whether entries are prepared, or the kernel wants to be entered to post results.

@@ -11,23 +11,31 @@ extension SharedWord where Value == UInt32 {
   @inlinable public func storeRelaxed(_ value: UInt32) { unsafe pointer.pointee.store(value, ordering: .relaxed) }
   /// Stores; earlier accesses stay earlier.
   @inlinable public func storeReleasing(_ value: UInt32) { unsafe pointer.pointee.store(value, ordering: .releasing) }
-  /// Replaces the value if it is `expected`; answers whether it was and what was found. Sequentially consistent.
+  /// Replaces the value if it is `expected`; answers whether it was and what was found.
+  ///
+  /// Sequentially consistent.
   @inlinable
   public func compareExchange(expected: UInt32, desired: UInt32) -> (exchanged: Bool, original: UInt32) {
     unsafe pointer.pointee.compareExchange(
       expected: expected, desired: desired, ordering: .sequentiallyConsistent)
   }
-  /// Ands atomically and answers the old value. Sequentially consistent.
+  /// Ands atomically and answers the old value.
+  ///
+  /// Sequentially consistent.
   @inlinable @discardableResult
   public func fetchAnd(_ mask: UInt32) -> UInt32 {
     unsafe pointer.pointee.bitwiseAnd(mask, ordering: .sequentiallyConsistent).oldValue
   }
-  /// Ors atomically and answers the old value. Sequentially consistent.
+  /// Ors atomically and answers the old value.
+  ///
+  /// Sequentially consistent.
   @inlinable @discardableResult
   public func fetchOr(_ bits: UInt32) -> UInt32 {
     unsafe pointer.pointee.bitwiseOr(bits, ordering: .sequentiallyConsistent).oldValue
   }
-  /// Swaps atomically and answers the old value. Sequentially consistent.
+  /// Swaps atomically and answers the old value.
+  ///
+  /// Sequentially consistent.
   @inlinable
   public func exchange(_ value: UInt32) -> UInt32 {
     unsafe pointer.pointee.exchange(value, ordering: .sequentiallyConsistent)
@@ -43,17 +51,23 @@ extension SharedWord where Value == UInt64 {
   @inlinable public func loadAcquiring() -> UInt64 { unsafe pointer.pointee.load(ordering: .acquiring) }
   /// Stores; earlier accesses stay earlier.
   @inlinable public func storeReleasing(_ value: UInt64) { unsafe pointer.pointee.store(value, ordering: .releasing) }
-  /// Ors atomically and answers the old value. Sequentially consistent.
+  /// Ors atomically and answers the old value.
+  ///
+  /// Sequentially consistent.
   @inlinable @discardableResult
   public func fetchOr(_ bits: UInt64) -> UInt64 {
     unsafe pointer.pointee.bitwiseOr(bits, ordering: .sequentiallyConsistent).oldValue
   }
-  /// Ands atomically and answers the old value. Sequentially consistent.
+  /// Ands atomically and answers the old value.
+  ///
+  /// Sequentially consistent.
   @inlinable @discardableResult
   public func fetchAnd(_ mask: UInt64) -> UInt64 {
     unsafe pointer.pointee.bitwiseAnd(mask, ordering: .sequentiallyConsistent).oldValue
   }
-  /// Swaps atomically and answers the old value. Sequentially consistent.
+  /// Swaps atomically and answers the old value.
+  ///
+  /// Sequentially consistent.
   @inlinable
   public func exchange(_ value: UInt64) -> UInt64 {
     unsafe pointer.pointee.exchange(value, ordering: .sequentiallyConsistent)
@@ -67,7 +81,9 @@ extension SharedWord where Value == UInt16 {
   @inlinable public func loadAcquiring() -> UInt16 { unsafe pointer.pointee.load(ordering: .acquiring) }
   /// Stores; earlier accesses stay earlier.
   @inlinable public func storeReleasing(_ value: UInt16) { unsafe pointer.pointee.store(value, ordering: .releasing) }
-  /// Replaces the value if it is `expected`; answers whether it was and what was found. Sequentially consistent.
+  /// Replaces the value if it is `expected`; answers whether it was and what was found.
+  ///
+  /// Sequentially consistent.
   @inlinable
   public func compareExchange(expected: UInt16, desired: UInt16) -> (exchanged: Bool, original: UInt16) {
     unsafe pointer.pointee.compareExchange(
@@ -80,7 +96,9 @@ extension SharedWord where Value == UInt8 {
   @inlinable public func loadRelaxed() -> UInt8 { unsafe pointer.pointee.load(ordering: .relaxed) }
   /// Stores; earlier accesses stay earlier.
   @inlinable public func storeReleasing(_ value: UInt8) { unsafe pointer.pointee.store(value, ordering: .releasing) }
-  /// Swaps atomically and answers the old value. Sequentially consistent.
+  /// Swaps atomically and answers the old value.
+  ///
+  /// Sequentially consistent.
   @inlinable
   public func exchange(_ value: UInt8) -> UInt8 {
     unsafe pointer.pointee.exchange(value, ordering: .sequentiallyConsistent)

@@ -31,7 +31,7 @@ extension AttachedDisk {
     guard configuration.placement == .threads else {
       return StackQueue(
         front: front, back: back, frontCPU: frontCPU, backCPU: backCPU, mailbox: mailbox,
-        wakeSet: try WakeSet([mailbox.descriptor, imageDescriptor]), spin: spin, keepAlive: [self])
+        wakeSet: try WakeSet([mailbox.descriptor, imageDescriptor]), spin: spin, owner: self)
     }
     let thread = BackThread(queue: back, cpu: backCPU, spinNanoseconds: configuration.spinNanoseconds)
     control.withLock { $0.threads[index] = thread }
@@ -39,13 +39,15 @@ extension AttachedDisk {
     return StackQueue(
       front: front, back: nil, frontCPU: frontCPU, backCPU: backCPU, mailbox: mailbox,
       wakeSet: try WakeSet([mailbox.descriptor, frontCPU.wakeDescriptor]), spin: spin,
-      keepAlive: [self, ThreadStop { thread.stop() }])
+      owner: self, stopBack: { thread.stop() })
   }
 
   private func makeFront(
     _ index: Int, _ connection: FrontConnection<EmulatedPlatform>, _ buffers: BufferDemand
   ) throws(BlockError) -> FrontQueue<EmulatedPlatform, ABI> {
     typealias Front = FrontQueue<EmulatedPlatform, ABI>
+    var connection = connection
+    connection.abilities.discardLeavesZeros = image.geometry.discard?.leavesZeros ?? false
     let ringByteCount = connection.ring.region.byteCount
     let descriptors = Front.descriptorPages(abilities: connection.abilities, ringByteCount: ringByteCount)
     let pageCount = FrontArena.pageCount(demand: buffers, descriptorPages: descriptors)
@@ -79,7 +81,7 @@ extension AttachedDisk {
     let cache: PersistentGrantCache
     do throws(SystemError) {
       cache = try PersistentGrantCache(
-        knobs: backend.knobs, referenceLimit: machine.guest.grantTable.referenceLimit)
+        knobs: backend.knobs, referenceLimit: machine.guest.grantTable.maximumFrameCount * 512)
     } catch { throw .system(call: "\(error.call)", path: "", code: error.code) }
     let image = try self.image.makeQueue(
       index, buffers: BufferDemand(count: Int(ring.layout.slotCount), byteCount: 0))
@@ -91,11 +93,4 @@ extension AttachedDisk {
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)
   }
-}
-
-/// Stops a thread when the last owner goes.
-private final class ThreadStop: Sendable {
-  private let stop: @Sendable () -> Void
-  init(_ stop: @escaping @Sendable () -> Void) { self.stop = stop }
-  deinit { stop() }
 }

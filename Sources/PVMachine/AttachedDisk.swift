@@ -111,7 +111,10 @@ public final class AttachedDisk<Image: BlockDevice, ABI: BlkifABI>: BlockDevice 
   /// From now on store events are handled on the machine's control thread.
   private func listen() {
     let loop = machine.loop
-    let handle: @Sendable () -> Void = { [weak self] in loop.enqueue { self?.handleEvents() } }
+    let handle: @Sendable () -> Void = { [weak self] in
+      guard let disk = self else { return }
+      loop.enqueue { disk.handleEvents() }
+    }
     frontend.folder.store.onEvents(handle)
     backend.folder.store.onEvents(handle)
   }
@@ -137,7 +140,13 @@ public final class AttachedDisk<Image: BlockDevice, ABI: BlkifABI>: BlockDevice 
 
   private func handle(_ event: FrontendDevice<EmulatedPlatform>.Event) {
     switch event {
-    case .connected(let offer): control.withLock { $0.geometry = offer.geometry }
+    case .connected(let offer):
+      // What the protocol has no words for: the image under the backend knows whether discarded sectors read as zeros.
+      let leavesZeros = image.geometry.discard?.leavesZeros ?? false
+      control.withLock {
+        $0.geometry = offer.geometry
+        $0.geometry.discard?.leavesZeros = leavesZeros
+      }
     case .resized(let sectors): control.withLock { $0.geometry.sectorCount = sectors }
     case .failed(let error): control.withLock { $0.failure = .frontend(error) }
     case .closing: break

@@ -3,8 +3,8 @@
 import BlockBack
 import BlockIO
 import CLinux
-import GuestMemory
 import Glibc
+import GuestMemory
 import Synchronization
 import XenHypervisor
 import XenWire

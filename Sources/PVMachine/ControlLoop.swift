@@ -4,7 +4,9 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// The machine's one thread for the control plane: store events, resizes, detaches. Work runs in order, one at a time.
+/// The machine's one thread for the control plane: store events, resizes, detaches.
+///
+/// Work runs in order, one at a time.
 final class ControlLoop: Sendable {
   typealias Work = @Sendable () -> Void
 

@@ -35,7 +35,7 @@ public struct DiskConfiguration: Equatable, Sendable {
   /// `max_persistent_grants` of each ring; nil lets every request of a full ring keep its pages, which is how Linux
   /// came by its own number.
   public var maxPersistentGrants: Int?
-  /// `persistent_grant_unused_seconds`
+  /// `persistent_grant_unused_seconds`.
   public var persistentGrantUnusedSeconds = 60
   /// Which mappings make room in a full cache.
   public var purgePolicy = PurgePolicy.linux

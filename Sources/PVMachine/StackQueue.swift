@@ -26,12 +26,13 @@ public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQue
   let wakeSet: WakeSet
   /// Readable when the queue has something to do.
   public let waitDescriptor: CInt
-  private let keepAlive: [any AnyObject & Sendable]
+  private let owner: any AnyObject & Sendable
+  private let stopBack: (@Sendable () -> Void)?
 
   init(
     front: consuming FrontQueue<EmulatedPlatform, ABI>, back: consuming BackQueue<EmulatedPlatform, ABI, Image>?,
     frontCPU: VirtualCPU, backCPU: VirtualCPU, mailbox: QueueMailbox<StackQueue>, wakeSet: consuming WakeSet,
-    spin: AdaptiveSpin, keepAlive: [any AnyObject & Sendable]
+    spin: AdaptiveSpin, owner: any AnyObject & Sendable, stopBack: (@Sendable () -> Void)? = nil
   ) {
     self.front = front
     self.back = back
@@ -41,11 +42,13 @@ public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQue
     self.spin = spin
     waitDescriptor = wakeSet.descriptor
     self.wakeSet = wakeSet
-    self.keepAlive = keepAlive
+    self.owner = owner
+    self.stopBack = stopBack
   }
 
   /// The backend lets go of the pages before the frontend takes them back.
   deinit {
+    stopBack?()
     _ = consume back
     _ = consume front
   }

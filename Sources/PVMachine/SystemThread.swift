@@ -17,20 +17,16 @@ enum SystemThread {
   static func start(name: String, _ body: @escaping @Sendable () -> Void) {
     let start = unsafe Unmanaged.passRetained(Start(name: name, body: body))
     var thread = pthread_t()
-    var attributes = unsafe pthread_attr_t()
-    unsafe pthread_attr_init(&attributes)
-    unsafe pthread_attr_setdetachstate(&attributes, CInt(PTHREAD_CREATE_DETACHED))
     // SAFETY: the thread takes over the one reference that `passRetained` made.
     let code = unsafe pthread_create(
-      &thread, &attributes,
+      &thread, nil,
       { context in
         guard let context = unsafe context else { return nil }
         let start = unsafe Unmanaged<Start>.fromOpaque(context).takeRetainedValue()
-        unsafe pthread_setname_np(pthread_self(), String(start.name.prefix(15)))
         start.body()
         return nil
       }, start.toOpaque())
     precondition(code == 0, "the system has no thread left")
-    unsafe pthread_attr_destroy(&attributes)
+    pthread_detach(thread)
   }
 }

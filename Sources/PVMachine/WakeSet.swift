@@ -2,8 +2,8 @@
 
 import BlockIO
 import CLinux
-import GuestMemory
 import Glibc
+import GuestMemory
 
 /// Several descriptors as one: readable while any of them is (an epoll instance).
 struct WakeSet: ~Copyable {
@@ -13,8 +13,8 @@ struct WakeSet: ~Copyable {
     descriptor = epoll_create1(CInt(EPOLL_CLOEXEC))
     guard descriptor >= 0 else { throw .system(call: "epoll_create1", path: "", code: pv_errno()) }
     for member in members where member >= 0 {
-      var event = epoll_event()
-      event.events = EPOLLIN.rawValue
+      var event = unsafe epoll_event()
+      unsafe event.events = EPOLLIN.rawValue
       guard unsafe epoll_ctl(descriptor, EPOLL_CTL_ADD, member, &event) == 0 else {
         let code = pv_errno()
         Glibc.close(descriptor)

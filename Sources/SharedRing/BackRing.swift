@@ -54,8 +54,9 @@ public struct BackRing<ABI: BlkifABI>: ~Copyable {
     consumed = consumed.advanced(by: 1)
   }
 
-  /// Fills the next response slot, field by field and padding zero. The peer does not see it before
-  /// ``publishResponses()``.
+  /// Fills the next response slot, field by field and padding zero.
+  ///
+  /// The peer does not see it before ``publishResponses()``.
   @inlinable
   public mutating func enqueue(_ response: BlockResponse) {
     precondition(

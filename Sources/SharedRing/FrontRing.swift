@@ -53,7 +53,9 @@ public struct FrontRing<ABI: BlkifABI>: ~Copyable {
   /// Whether requests wait to be published.
   @inlinable public var hasUnpublishedRequests: Bool { publishedRequestProducer != produced }
 
-  /// Copies a request into the next slot. The peer does not see it before ``publishRequests()``.
+  /// Copies a request into the next slot.
+  ///
+  /// The peer does not see it before ``publishRequests()``.
   @inlinable
   public mutating func enqueue(_ request: borrowing RequestSlot<ABI>, byteCount: Int) {
     precondition(!isFull, "enqueue on a full ring")

@@ -28,7 +28,9 @@ public enum FrontendKey {
   public static let ringPageCount = NodeKey<UInt32>("num-ring-pages")
   /// The port that the backend binds to.
   public static let eventChannel = NodeKey<UInt32>("event-channel")
-  /// The ring's ABI. A missing key means x86_32 to Linux's x86 backend.
+  /// The ring's ABI.
+  ///
+  /// A missing key means x86_32 to Linux's x86 backend.
   public static let blockProtocol = NodeKey<String>("protocol", absent: BlockProtocol.x86_32.rawValue)
   /// Whether the frontend reuses its grants.
   public static let featurePersistent = NodeKey<Bool>("feature-persistent", absent: false)

@@ -15,6 +15,7 @@ public struct VirtualDevice: Hashable, Sendable {
   public let name: String
 
   /// Takes a name (`xvda`, `xvdb3`, `hda1`, `sdc`, `d1p2`) or a number in decimal, hexadecimal or octal.
+  ///
   /// Partition 0 is written by leaving it out.
   public init?(_ text: String) {
     if let number = Self.number(fromDigits: text) {

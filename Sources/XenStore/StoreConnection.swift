@@ -73,9 +73,11 @@ public final class StoreConnection: Sendable {
   }
 
   /// Sets a node's value; the node and missing ancestors are created.
+  /// - Throws: `E2BIG` when it is longer than a message can carry.
   public func write(
     _ path: some StorePathName, bytes: [UInt8], in transaction: TransactionID? = nil
   ) throws(StoreError) {
+    guard bytes.count <= StoreMessageHeader.maximumPayload else { throw .tooBig }
     try attempt(in: transaction) { (state, caller) throws(StoreError) in
       try state.write(try state.resolve(path, caller), bytes, caller)
     }

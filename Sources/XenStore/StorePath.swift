@@ -135,6 +135,8 @@ public protocol StorePathName: Sendable {
   func resolved(in home: StorePath) throws(StoreError) -> StorePath
   /// Whether the name was given relative to the caller's home; watch events are then relative too.
   var isRelative: Bool { get }
+  /// The name as it is sent to a store elsewhere.
+  var text: String { get }
 }
 
 extension StorePath: StorePathName {
@@ -145,6 +147,8 @@ extension StorePath: StorePathName {
   }
   /// Always false.
   public var isRelative: Bool { false }
+  /// The path as text.
+  public var text: String { string }
 }
 
 extension String: StorePathName {
@@ -157,6 +161,8 @@ extension String: StorePathName {
     guard utf8.count <= StorePath.maximumRelativeByteCount, let path = home.appending(self) else { throw .invalid }
     return path
   }
+  /// The text itself.
+  public var text: String { self }
   /// Whether the text starts with neither `/` nor `@`.
   public var isRelative: Bool { utf8.first != UInt8(ascii: "/") && utf8.first != UInt8(ascii: "@") }
 }

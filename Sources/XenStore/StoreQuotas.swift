@@ -69,6 +69,23 @@ public struct StoreQuotas: Hashable, Sendable {
   }
 }
 
+extension StoreQuotas {
+  /// The names that GET_QUOTA lists: one for each hard limit, and `soft-memory`.
+  public static let names = StoreQuota.allCases.flatMap { quota in
+    quota == .memory ? [quota.rawValue, "soft-memory"] : [quota.rawValue]
+  }
+
+  /// A limit by its name on the wire; nil when there is none of that name.
+  public subscript(named name: String) -> Int? {
+    get { name == "soft-memory" ? softMemory : StoreQuota(rawValue: name).map { self[$0] } }
+    set {
+      guard let newValue else { return }
+      if name == "soft-memory" { softMemory = newValue }
+      if let quota = StoreQuota(rawValue: name) { self[quota] = newValue }
+    }
+  }
+}
+
 extension StoreQuota {
   var index: Int {
     switch self {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+import CLinux
 import Synchronization
 public import XenWire
 
@@ -11,9 +12,13 @@ public final class StoreServer: Sendable {
   private let state: Mutex<StoreState>
 
   /// Makes a store with the nodes of a fresh xenstored: `/`, `/tool/xenstored` and the special watches' nodes.
-  public init(quotas: StoreQuotas = .xenstored) {
-    state = Mutex(StoreState(quotas: quotas))
+  ///
+  /// - Parameter clock: Nanoseconds that never go back; for the write-rate limit and for events that nobody takes.
+  public init(quotas: StoreQuotas = .xenstored, clock: (@Sendable () -> UInt64)? = nil) {
+    state = Mutex(StoreState(quotas: quotas, clock: clock ?? { pv_monotonic_nanoseconds() }))
   }
+
+  init(state: consuming StoreState) { self.state = Mutex(state) }
 
   /// Opens a connection for a domain.
   ///
@@ -36,6 +41,41 @@ public final class StoreServer: Sendable {
     try attempt { (state) throws(StoreError) in try state.release(domain) }
   }
 
+  /// Notes that a domain has shut down or crashed but is not gone yet: fires the watches of `@releaseDomain` that ask
+  /// which domain it was.
+  public func shutDown(_ domain: DomainID) throws(StoreError) {
+    try attempt { (state) throws(StoreError) in try state.shutDown(domain) }
+  }
+
+  /// Whether a domain was introduced and not released since.
+  public func isIntroduced(_ domain: DomainID) -> Bool {
+    perform { state in state.domains[domain]?.isIntroduced == true }
+  }
+
+  /// What a domain is offered on its ring page.
+  public func features(of domain: DomainID) -> StoreFeatures {
+    perform { state in state.domains[domain]?.features ?? .all }
+  }
+
+  /// How much of everything there is now.
+  public var statistics: StoreStatistics {
+    perform { state in
+      StoreStatistics(
+        nodes: state.tree.count, connections: state.connections.count, watches: state.watches.records.count,
+        transactions: state.transactionCount,
+        waitingEvents: state.connections.values.reduce(0) { $0 + $1.events.count },
+        accountedBytes: state.domains.values.reduce(0) { $0 + $1[.memory] })
+    }
+  }
+
+  /// How much of a quota a domain uses now.
+  public func usage(of quota: StoreQuota, by domain: DomainID) -> Int {
+    perform { state in state.domains[domain]?[quota] ?? 0 }
+  }
+
+  /// What is wrong with the store, in sentences; empty unless there is a bug.
+  public func check() -> [String] { perform { state in state.inconsistencies() } }
+
   /// Runs an operation that may be refused, then calls the handlers that it woke.
   func attempt<R: Sendable>(_ body: (inout StoreState) throws(StoreError) -> R) throws(StoreError) -> R {
     let result = perform { state in
@@ -50,4 +90,20 @@ public final class StoreServer: Sendable {
     for wake in wakes { wake() }
     return result
   }
+}
+
+/// How much a store holds.
+public struct StoreStatistics: Hashable, Sendable {
+  /// Nodes, the two special ones included.
+  public let nodes: Int
+  /// Open connections, of the process and of sockets and rings.
+  public let connections: Int
+  /// Registered watches.
+  public let watches: Int
+  /// Open transactions.
+  public let transactions: Int
+  /// Events that their clients have not fetched yet.
+  public let waitingEvents: Int
+  /// Bytes accounted to all domains.
+  public let accountedBytes: Int
 }

@@ -16,7 +16,7 @@ extension StoreState {
   /// Whether an entry is about the domain that bears the number today, not about an earlier one (XSA-322, XSA-417).
   func isAlive(_ entry: StorePermission, in node: StoreNode) -> Bool {
     if entry.domain == .any { return true }
-    guard let record = domains[entry.domain] else { return false }
+    guard entry.domain.isReal, let record = domains[entry.domain] else { return false }
     return record.generation <= node.generation
   }
 
@@ -32,7 +32,7 @@ extension StoreState {
     }
     let bytes = path.byteCount + (node?.byteCount ?? 0)
     connections[caller.connection]?.transactions[transaction]?.record(node, at: path, byteCount: bytes)
-    domains[caller.domain]?.memory += bytes
+    domains[caller.domain]?.add(.memory, bytes)
     return node
   }
 

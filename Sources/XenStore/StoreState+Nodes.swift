@@ -28,10 +28,9 @@ extension StoreState {
     _ path: StorePath, _ permissions: StorePermissions, _ caller: StoreCaller
   ) throws(StoreError) {
     if isExceeded(.nodePermissions, by: permissions.entries.count, caller) { throw .noSpace }
+    guard permissions.entries.count <= StoreMessageHeader.maximumPayload / 2 else { throw .tooBig }
     guard permissions.owner.isReal else { throw .noSuchEntry }
-    for entry in permissions.entries where entry.domain.isReal && domains[entry.domain] == nil {
-      domains[entry.domain] = DomainRecord(generation: generation, quotas: quotas)
-    }
+    for entry in permissions.entries where entry.domain.isReal { ensureDomain(entry.domain) }
     guard var node = try lookUp(path, [.write, .owner], caller) else { throw .noSuchEntry }
     guard caller.isPrivileged || permissions.owner == node.permissions.owner else { throw .notPermitted }
     let old = node
@@ -46,8 +45,9 @@ extension StoreState {
       return
     }
     guard let parentPath = path.parent else { throw .invalid }
-    guard try touch(parentPath, caller) != nil else { preconditionFailure("\(path) has no parent") }
+    guard let above = try touch(parentPath, caller) else { throw torn(path, caller) }
     let victims = try subtree(path, caller)
+    if caller.transaction != nil, !above.children.contains(path.name) { throw torn(path, caller) }
     for victim in victims {
       guard let node = try touch(victim, caller) else { preconditionFailure("\(victim) went") }
       change(victim, to: nil, caller)
@@ -58,6 +58,14 @@ extension StoreState {
     change(parentPath, to: parent, caller)
   }
 
+  /// What a transaction is told that looked at a parent and at its child at different times, while others changed them.
+  ///
+  /// It could not be committed any more, so it may as well be redone now. Outside of a transaction this cannot be.
+  private func torn(_ path: StorePath, _ caller: StoreCaller) -> StoreError {
+    precondition(caller.transaction != nil, "\(path) and its parent disagree")
+    return .again
+  }
+
   /// A node and all below it, children before their parents, in the order of the child lists.
   private mutating func subtree(_ path: StorePath, _ caller: StoreCaller) throws(StoreError) -> [StorePath] {
     var result: [StorePath] = []
@@ -65,7 +73,7 @@ extension StoreState {
     var entering: StorePath? = path
     while true {
       if let current = entering {
-        guard let node = try touch(current, caller) else { preconditionFailure("\(current) is in no tree") }
+        guard let node = try touch(current, caller) else { throw torn(current, caller) }
         stack.append((current, node.children.inOrder, 0))
         entering = nil
       }
@@ -92,7 +100,8 @@ extension StoreState {
       existing = try touch(cursor, caller)
     }
     guard var anchor = existing, let first = missing.last else { preconditionFailure("nothing to create") }
-    let owned = domains[caller.domain]?.nodes ?? 0
+    if caller.transaction != nil, anchor.children.contains(first.name) { throw torn(path, caller) }
+    let owned = domains[caller.domain]?[.nodes] ?? 0
     if isExceeded(.nodes, by: owned + missing.count, caller) { throw fail(.noSpace, caller) }
 
     anchor.children.append(first.name)
@@ -133,17 +142,20 @@ extension StoreState {
   /// Whether the caller's domain has no room for so many more bytes.
   func isMemoryShort(_ growth: Int, _ caller: StoreCaller) -> Bool {
     guard growth > 0, !caller.isPrivileged, let record = domains[caller.domain] else { return false }
-    return record.quotas.isExceeded(.memory, by: record.memory + growth)
+    return record.quotas.isExceeded(.memory, by: record[.memory] + growth)
   }
 
   /// Changes or removes a node in the tree or in the caller's transaction; it gets a new generation count.
   mutating func change(_ path: StorePath, to node: StoreNode?, _ caller: StoreCaller) {
-    guard let transaction = caller.transaction else { return put(node, at: path) }
+    guard let transaction = caller.transaction else {
+      chargeWrite(caller)
+      return put(node, at: path)
+    }
     var node = node
     generation += 1
     node?.generation = generation
     let growth = connections[caller.connection]?.transactions[transaction]?.change(path, to: node) ?? 0
-    domains[caller.domain]?.memory += growth
+    domains[caller.domain]?.add(.memory, growth)
   }
 
   /// Changes or removes a node in the tree: new generation count, ledgers and mentions follow.
@@ -153,14 +165,14 @@ extension StoreState {
     node?.generation = generation
     let old = tree[path]
     if let old {
-      domains[old.permissions.owner]?.nodes -= 1
-      domains[old.permissions.owner]?.memory -= old.byteCount + path.byteCount
+      domains[old.permissions.owner]?.add(.nodes, -1)
+      domains[old.permissions.owner]?.add(.memory, -old.byteCount - path.byteCount)
     }
     if let node {
       let owner = node.permissions.owner
-      if domains[owner] == nil { domains[owner] = DomainRecord(generation: generation, quotas: quotas) }
-      domains[owner]?.nodes += 1
-      domains[owner]?.memory += node.byteCount + path.byteCount
+      ensureDomain(owner)
+      domains[owner]?.add(.nodes, 1)
+      domains[owner]?.add(.memory, node.byteCount + path.byteCount)
     }
     if old?.permissions != node?.permissions {
       for entry in old?.permissions.entries ?? [] where entry.domain != .control {

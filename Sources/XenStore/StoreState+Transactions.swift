@@ -43,28 +43,38 @@ struct OpenTransaction: Sendable {
   }
 }
 
+extension ConnectionRecord {
+  /// Picks a number that is not in use, and opens a transaction under it.
+  fileprivate mutating func openTransaction() -> TransactionID {
+    var id = TransactionID(rawValue: nextTransaction)
+    while id.rawValue == 0 || transactions[id] != nil { id = TransactionID(rawValue: id.rawValue &+ 1) }
+    nextTransaction = id.rawValue &+ 1
+    transactions[id] = OpenTransaction()
+    return id
+  }
+}
+
 extension StoreState {
   mutating func startTransaction(_ caller: StoreCaller) throws(StoreError) -> TransactionID {
     guard caller.transaction == nil else { throw .busy }
-    guard var record = connections[caller.connection] else { throw .inputOutput }
-    let count = domains[caller.domain]?.transactions ?? 0
+    let count = domains[caller.domain]?[.transactions] ?? 0
     if isExceeded(.transactions, by: count + 1, caller) { throw .noSpace }
     generation += 1
-    var id = TransactionID(rawValue: record.nextTransaction)
-    while id.rawValue == 0 || record.transactions[id] != nil { id = TransactionID(rawValue: id.rawValue &+ 1) }
-    record.nextTransaction = id.rawValue &+ 1
-    record.transactions[id] = OpenTransaction()
-    connections[caller.connection] = record
-    domains[caller.domain]?.transactions += 1
+    let id = connections[caller.connection]?.openTransaction()
+    guard let id else { throw .inputOutput }
+    domains[caller.domain]?.add(.transactions, 1)
+    transactionCount += 1
     return id
   }
 
   /// Forgets a transaction without a trace.
   mutating func dropTransaction(_ id: TransactionID, of connection: ConnectionID) {
-    guard let record = connections[connection], let transaction = record.transactions[id] else { return }
-    domains[record.domain]?.transactions -= 1
-    domains[record.domain]?.memory -= transaction.byteCount
-    connections[connection]?.transactions[id] = nil
+    guard let domain = connections[connection]?.domain,
+      let transaction = connections[connection]?.transactions.removeValue(forKey: id)
+    else { return }
+    domains[domain]?.add(.transactions, -1)
+    domains[domain]?.add(.memory, -transaction.byteCount)
+    transactionCount -= 1
   }
 
   /// Ends the caller's transaction; whatever comes of it, its number is then dead.
@@ -81,15 +91,12 @@ extension StoreState {
     for (path, access) in transaction.accessed where access.original?.generation != tree[path]?.generation {
       throw .again
     }
-    for path in transaction.order {
-      guard let access = transaction.accessed[path], access.isModified else { continue }
-      if let node = access.node {
-        guard ownerIsAlive(node) else { throw .again }
-      }
+    for access in transaction.accessed.values where access.isModified {
+      if let node = access.node, !ownerIsAlive(node) { throw .again }
     }
+    chargeWrite(caller)
     for path in transaction.order {
       guard let access = transaction.accessed[path], access.isModified else { continue }
-      if access.node == nil && access.original == nil { continue }
       var node = access.node
       if let seen = access.node { node?.permissions.keepExceptions { isAlive($0, in: seen) || !$0.domain.isReal } }
       put(node, at: path)
@@ -115,7 +122,7 @@ extension StoreState {
     }
     for (domain, count) in growth where count > 0 && domain != .control {
       guard let record = domains[domain] else { continue }
-      if record.quotas.isExceeded(.nodes, by: record.nodes + count) { throw .noSpace }
+      if record.quotas.isExceeded(.nodes, by: record[.nodes] + count) { throw .noSpace }
     }
   }
 }

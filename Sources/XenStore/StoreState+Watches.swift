@@ -90,9 +90,10 @@ extension StoreState {
     if let depth, depth < 0 { throw .invalid }
     guard !token.utf8.contains(0) else { throw .invalid }
     let path = try resolve(name, caller, allowsSpecial: true)
+    guard token.utf8.count <= StoreMessageHeader.maximumPayload else { throw .invalid }
     let key = WatchKey(path: path, token: token)
     guard connections[caller.connection]?.watches[key] == nil else { throw .exists }
-    let count = domains[caller.domain]?.watches ?? 0
+    let count = domains[caller.domain]?[.watches] ?? 0
     if isExceeded(.watches, by: count + 1, caller) { throw .noSpace }
     if isMemoryShort(key.byteCount, caller) { throw .noMemory }
     let prefix = name.isRelative ? caller.home.byteCount + 1 : 0
@@ -100,9 +101,9 @@ extension StoreState {
       connection: caller.connection, path: path, token: token, depth: depth, prefixByteCount: prefix)
     let number = watches.insert(record)
     connections[caller.connection]?.watches[key] = number
-    domains[caller.domain]?.watches += 1
-    domains[caller.domain]?.memory += key.byteCount
-    enqueue(WatchEvent(path: path.text(without: prefix), token: token), for: caller.connection)
+    domains[caller.domain]?.add(.watches, 1)
+    domains[caller.domain]?.add(.memory, key.byteCount)
+    enqueue(WatchEvent(path: path.text(without: prefix), token: token), for: caller.connection, cause: 0)
   }
 
   mutating func unwatch(_ name: some StorePathName, token: String, _ caller: StoreCaller) throws(StoreError) {
@@ -110,8 +111,8 @@ extension StoreState {
     let key = WatchKey(path: path, token: token)
     guard let number = connections[caller.connection]?.watches.removeValue(forKey: key) else { throw .noSuchEntry }
     watches.remove(number, at: path)
-    domains[caller.domain]?.watches -= 1
-    domains[caller.domain]?.memory -= key.byteCount
+    domains[caller.domain]?.add(.watches, -1)
+    domains[caller.domain]?.add(.memory, -key.byteCount)
   }
 
   /// Says that a node was created, written or given other permissions; inside a transaction it is said at the end.
@@ -119,6 +120,7 @@ extension StoreState {
     _ path: StorePath, _ match: WatchMatch, old: StoreNode?, _ caller: StoreCaller
   ) throws(StoreError) {
     guard caller.transaction == nil else { return postpone(path, match, caller) }
+    guard !watches.isEmpty else { return }
     deliver(path, match, node: tree[path], old: old)
   }
 
@@ -148,7 +150,8 @@ extension StoreState {
       guard let watch = watches.records[number],
         mayKnow(watch.connection, [old, node, parent])
       else { continue }
-      enqueue(WatchEvent(path: path.text(without: watch.prefixByteCount), token: watch.token), for: watch.connection)
+      let event = WatchEvent(path: path.text(without: watch.prefixByteCount), token: watch.token)
+      enqueue(event, for: watch.connection, cause: requests.current)
     }
   }
 
@@ -164,27 +167,44 @@ extension StoreState {
   ///
   /// An event that is longer than a message is dropped (XSA-324), one that waits already is not queued twice, and one
   /// that the domain has no memory left for is dropped (XSA-326).
-  mutating func enqueue(_ event: WatchEvent, for connection: ConnectionID) {
-    guard event.messageByteCount <= 16 + 4096, let record = connections[connection], !record.events.holds(event) else {
-      return
-    }
-    if !record.isPrivileged, let domain = domains[record.domain],
-      domain.quotas.isExceeded(.memory, by: domain.memory + event.messageByteCount)
+  private mutating func enqueue(_ event: WatchEvent, for connection: ConnectionID, cause: UInt64) {
+    let bytes = event.messageByteCount
+    guard bytes <= StoreMessageHeader.byteCount + StoreMessageHeader.maximumPayload,
+      let identity = connections[connection]?.identity
+    else { return }
+    if !identity.isPrivileged, let domain = domains[identity.domain],
+      domain.quotas.isExceeded(.memory, by: domain[.memory] + bytes)
     {
       return
     }
-    if record.events.isEmpty, let handler = record.handler { wake(handler) }
-    domains[record.domain]?.memory += event.messageByteCount
-    connections[connection]?.events.append(event)
+    let since = identity.isPrivileged ? 0 : now()
+    switch connections[connection]?.offer(EventQueue.Entry(event: event, cause: cause, since: since)) {
+    case .ignored, nil: return
+    case .overrun(let handler):
+      if let handler { wake(handler) }
+    case .queued(let handler):
+      if let handler { wake(handler) }
+      domains[identity.domain]?.add(.memory, bytes)
+      requests.hold(cause)
+    }
   }
 
   /// Takes the oldest event of a connection.
   mutating func nextEvent(_ connection: ConnectionID) -> WatchEvent? {
-    guard let domain = connections[connection]?.domain, let event = connections[connection]?.events.popFirst() else {
+    guard let domain = connections[connection]?.domain, let entry = connections[connection]?.events.popFirst() else {
       return nil
     }
-    domains[domain]?.memory -= event.messageByteCount
-    return event
+    domains[domain]?.add(.memory, -entry.event.messageByteCount)
+    settle(entry.cause)
+    return entry.event
+  }
+
+  /// Drops the events that an unprivileged connection has left waiting for longer than `age` nanoseconds.
+  mutating func expireEvents(of connection: ConnectionID, age: UInt64) {
+    let time = now()
+    while let first = connections[connection]?.events.first, first.since != 0, first.since + age <= time {
+      _ = nextEvent(connection)
+    }
   }
 }
 

@@ -51,15 +51,31 @@ struct StoreState: Sendable {
   var watches = WatchIndex()
   /// The nodes whose permissions name a domain other than the control domain.
   var mentions: [DomainID: Set<StorePath>] = [:]
+  /// Connections of guests that a saved state told of and that nobody has taken up yet.
+  var vacant: [DomainID: ConnectionID] = [:]
   /// The limits that new domains start with.
   var quotas: StoreQuotas
-  private var lastConnection: UInt64 = 0
+  /// The number of open transactions of all connections.
+  var transactionCount = 0
+  /// Requests of unprivileged clients whose replies and events have not all been taken.
+  var requests = RequestLedger()
+  var requestOwners: [UInt64: DomainID] = [:]
+  /// Connections whose requests wait for a quota of their domain.
+  var stalled: [DomainID: Set<ConnectionID>] = [:]
+  /// Write credit that no domain holds at the moment.
+  var writeReserve = WriteCredit.initialReserve
+  /// The last long child list that was asked for in parts.
+  var listing: ChildListing?
+  /// A clock in nanoseconds that never goes back.
+  let now: @Sendable () -> UInt64
+  var lastConnection: UInt64 = 0
   /// Who must be told that events came, once the lock is free.
   private var wakes: [@Sendable () -> Void] = []
 
   /// Makes a store with the nodes that a fresh xenstored has.
-  init(quotas: StoreQuotas) {
+  init(quotas: StoreQuotas, clock: @escaping @Sendable () -> UInt64) {
     self.quotas = quotas
+    now = clock
     let closed = StorePermissions(owner: .control)
     domains[.control] = DomainRecord(generation: 0, quotas: quotas, isIntroduced: true)
     for path in [StorePath.root, .introduceDomain, .releaseDomain] {
@@ -76,10 +92,13 @@ struct StoreState: Sendable {
   // MARK: Connections
 
   mutating func connect(as domain: DomainID, isPrivileged: Bool) -> ConnectionID {
+    if !isPrivileged, let id = vacant.removeValue(forKey: domain), connections[id] != nil { return id }
     lastConnection += 1
     let id = ConnectionID(number: lastConnection)
-    if domains[domain] == nil { domains[domain] = DomainRecord(generation: generation, quotas: quotas) }
-    connections[id] = ConnectionRecord(domain: domain, isPrivileged: isPrivileged)
+    ensureDomain(domain)
+    connections[id] = ConnectionRecord(
+      identity: StoreCaller(
+        connection: id, domain: domain, isPrivileged: isPrivileged, home: .home(of: domain)))
     return id
   }
 
@@ -92,9 +111,7 @@ struct StoreState: Sendable {
   /// Drops a connection's watches, transactions and undelivered events.
   mutating func reset(_ id: ConnectionID) {
     removeWatchesAndTransactions(of: id)
-    guard let record = connections[id] else { return }
-    domains[record.domain]?.memory -= record.events.byteCount
-    connections[id]?.events.removeAll()
+    while nextEvent(id) != nil {}
   }
 
   /// Drops a connection's watches and transactions (RESET_WATCHES).
@@ -102,8 +119,8 @@ struct StoreState: Sendable {
     guard let record = connections[id] else { return }
     for (key, number) in record.watches {
       watches.remove(number, at: key.path)
-      domains[record.domain]?.watches -= 1
-      domains[record.domain]?.memory -= key.byteCount
+      domains[record.domain]?.add(.watches, -1)
+      domains[record.domain]?.add(.memory, -key.byteCount)
     }
     connections[id]?.watches = [:]
     for transaction in record.transactions.keys { dropTransaction(transaction, of: id) }
@@ -112,11 +129,18 @@ struct StoreState: Sendable {
   /// Who calls, for an operation inside a transaction or outside of any.
   /// - Throws: `EIO` when the connection is closed, `ENOENT` when the transaction does not exist.
   func caller(_ id: ConnectionID, in transaction: TransactionID?) throws(StoreError) -> StoreCaller {
-    guard let record = connections[id] else { throw .inputOutput }
-    if let transaction, record.transactions[transaction] == nil { throw .noSuchEntry }
-    return StoreCaller(
-      connection: id, domain: record.domain, isPrivileged: record.isPrivileged, target: record.target,
-      home: record.home, transaction: transaction)
+    guard var caller = connections[id]?.identity else { throw .inputOutput }
+    if let transaction {
+      guard connections[id]?.transactions[transaction] != nil else { throw .noSuchEntry }
+      caller.transaction = transaction
+    }
+    if !caller.isPrivileged { caller.target = domains[caller.domain]?.target }
+    return caller
+  }
+
+  /// Makes sure that there is a record of a domain.
+  mutating func ensureDomain(_ domain: DomainID) {
+    if domains[domain] == nil { domains[domain] = DomainRecord(generation: generation, quotas: quotas) }
   }
 
   /// Notes that a connection's event queue is no longer empty.
@@ -134,11 +158,11 @@ struct StoreState: Sendable {
 struct StoreCaller: Sendable {
   let connection: ConnectionID
   let domain: DomainID
-  let isPrivileged: Bool
+  var isPrivileged: Bool
   /// A domain whose rights the caller has too (SET_TARGET).
-  let target: DomainID?
+  var target: DomainID?
   let home: StorePath
-  let transaction: TransactionID?
+  var transaction: TransactionID?
 
   /// Whether an entry for `domain` is about the caller.
   func isMeant(by domain: DomainID) -> Bool { domain == self.domain || domain == target || domain == .any }
@@ -146,81 +170,40 @@ struct StoreCaller: Sendable {
 
 /// What the store keeps for one connection.
 struct ConnectionRecord: Sendable {
-  let domain: DomainID
-  let isPrivileged: Bool
-  let home: StorePath
-  var target: DomainID?
+  /// The connection as a caller outside of transactions.
+  let identity: StoreCaller
   var watches: [WatchKey: UInt64] = [:]
   var transactions: [TransactionID: OpenTransaction] = [:]
   var nextTransaction: UInt32 = 1
   var events = EventQueue()
   var handler: (@Sendable () -> Void)?
+  /// The most bytes of undelivered events that a privileged connection may pile up; nil for no limit.
+  var eventLimit: Int?
+  /// More events came than the connection may pile up: they are lost and it must be closed.
+  var isOverrun = false
 
-  init(domain: DomainID, isPrivileged: Bool) {
-    self.domain = domain
-    self.isPrivileged = isPrivileged
-    home = .home(of: domain)
-  }
-}
+  var domain: DomainID { identity.domain }
+  var isPrivileged: Bool { identity.isPrivileged }
 
-/// What the store knows of one domain; a domain that comes back under an old number gets a new record.
-struct DomainRecord: Sendable {
-  /// The state's generation when the record came to be: permission entries that are older mean an earlier domain.
-  let generation: UInt64
-  var quotas: StoreQuotas
-  var isIntroduced = false
-  var isShutDown = false
-  /// Nodes that the domain owns.
-  var nodes = 0
-  var watches = 0
-  var transactions = 0
-  /// Requests whose replies the domain has not taken yet.
-  var outstanding = 0
-  /// Bytes of its nodes, watches, transactions and undelivered output.
-  var memory = 0
+  init(identity: StoreCaller) { self.identity = identity }
 
-  init(generation: UInt64, quotas: StoreQuotas, isIntroduced: Bool = false) {
-    self.generation = generation
-    self.quotas = quotas
-    self.isIntroduced = isIntroduced
-  }
-}
-
-/// The events that a connection has not fetched yet, oldest first.
-struct EventQueue: Sendable {
-  private var events: [WatchEvent] = []
-  private var head = 0
-  private var pending: Set<WatchEvent> = []
-  /// The bytes that the events will have as messages.
-  private(set) var byteCount = 0
-
-  var isEmpty: Bool { head == events.count }
-  var count: Int { events.count - head }
-
-  /// Whether the same event waits already; special events are told apart even when they look the same.
-  func holds(_ event: WatchEvent) -> Bool { pending.contains(event) }
-
-  mutating func append(_ event: WatchEvent) {
-    events.append(event)
-    if event.path.utf8.first != UInt8(ascii: "@") { pending.insert(event) }
-    byteCount += event.messageByteCount
+  /// What became of an event.
+  enum Outcome {
+    /// It waits already, or nothing can be delivered any more.
+    case ignored
+    /// It waits, or was one too many; the handler is given if it must be called.
+    case queued((@Sendable () -> Void)?)
+    case overrun((@Sendable () -> Void)?)
   }
 
-  mutating func popFirst() -> WatchEvent? {
-    guard head < events.count else { return nil }
-    let event = events[head]
-    head += 1
-    if head == events.count {
-      events.removeAll(keepingCapacity: events.count <= 64)
-      head = 0
-    } else if head >= 1024, head * 2 >= events.count {
-      events.removeFirst(head)
-      head = 0
+  mutating func offer(_ entry: EventQueue.Entry) -> Outcome {
+    if isOverrun || events.holds(entry.event) { return .ignored }
+    if let eventLimit, events.byteCount + entry.event.messageByteCount > eventLimit {
+      isOverrun = true
+      return .overrun(handler)
     }
-    pending.remove(event)
-    byteCount -= event.messageByteCount
-    return event
+    let wasEmpty = events.isEmpty
+    events.append(entry)
+    return .queued(wasEmpty ? handler : nil)
   }
-
-  mutating func removeAll() { self = EventQueue() }
 }

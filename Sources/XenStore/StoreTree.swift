@@ -32,6 +32,13 @@ struct ChildNames: Sendable {
     }
   }
 
+  func contains(_ name: String) -> Bool {
+    switch storage {
+    case .few(let names): names.contains(name)
+    case .many(let names, _): names[name] != nil
+    }
+  }
+
   /// Adds a name that is not there.
   mutating func append(_ name: String) {
     byteCount += name.utf8.count + 1

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-/// Where the fields of a classic ring slot are (blkif.h). ABIs differ in these numbers and in nothing else.
+/// Where the fields of a classic ring slot are (blkif.h).
+///
+/// ABIs differ in these numbers and in nothing else.
 ///
 /// ```
 ///                        x86_64 / arm            x86_32
@@ -35,67 +37,67 @@ public protocol BlkifABI: Sendable {
 
 /// `x86_64-abi`: 64-bit integers are aligned to 8 bytes.
 public enum ABI64: BlkifABI {
-  /// `x86_64-abi`
+  /// `x86_64-abi`.
   public static var protocolName: String { "x86_64-abi" }
-  /// 112
+  /// 112.
   @inlinable public static var slotSize: Int { 112 }
-  /// 16
+  /// 16.
   @inlinable public static var responseSize: Int { 16 }
-  /// 8
+  /// 8.
   @inlinable public static var idOffset: Int { 8 }
-  /// 16
+  /// 16.
   @inlinable public static var sectorOffset: Int { 16 }
-  /// 24
+  /// 24.
   @inlinable public static var segmentsOffset: Int { 24 }
-  /// 24
+  /// 24.
   @inlinable public static var discardCountOffset: Int { 24 }
-  /// 24
+  /// 24.
   @inlinable public static var indirectHandleOffset: Int { 24 }
-  /// 28
+  /// 28.
   @inlinable public static var indirectReferencesOffset: Int { 28 }
 }
 
 /// `x86_32-abi`: 64-bit integers are aligned to 4 bytes, so everything after the header moves up.
 public enum ABI32: BlkifABI {
-  /// `x86_32-abi`
+  /// `x86_32-abi`.
   public static var protocolName: String { "x86_32-abi" }
-  /// 108
+  /// 108.
   @inlinable public static var slotSize: Int { 108 }
-  /// 12
+  /// 12.
   @inlinable public static var responseSize: Int { 12 }
-  /// 4
+  /// 4.
   @inlinable public static var idOffset: Int { 4 }
-  /// 12
+  /// 12.
   @inlinable public static var sectorOffset: Int { 12 }
-  /// 20
+  /// 20.
   @inlinable public static var segmentsOffset: Int { 20 }
-  /// 20
+  /// 20.
   @inlinable public static var discardCountOffset: Int { 20 }
-  /// 20
+  /// 20.
   @inlinable public static var indirectHandleOffset: Int { 20 }
-  /// 24
+  /// 24.
   @inlinable public static var indirectReferencesOffset: Int { 24 }
 }
 
 /// `arm-abi`: the 64-bit layout, on 32-bit Arm too.
 public enum ABIArm: BlkifABI {
-  /// `arm-abi`
+  /// `arm-abi`.
   public static var protocolName: String { "arm-abi" }
-  /// 112
+  /// 112.
   @inlinable public static var slotSize: Int { ABI64.slotSize }
-  /// 16
+  /// 16.
   @inlinable public static var responseSize: Int { ABI64.responseSize }
-  /// 8
+  /// 8.
   @inlinable public static var idOffset: Int { ABI64.idOffset }
-  /// 16
+  /// 16.
   @inlinable public static var sectorOffset: Int { ABI64.sectorOffset }
-  /// 24
+  /// 24.
   @inlinable public static var segmentsOffset: Int { ABI64.segmentsOffset }
-  /// 24
+  /// 24.
   @inlinable public static var discardCountOffset: Int { ABI64.discardCountOffset }
-  /// 24
+  /// 24.
   @inlinable public static var indirectHandleOffset: Int { ABI64.indirectHandleOffset }
-  /// 28
+  /// 28.
   @inlinable public static var indirectReferencesOffset: Int { ABI64.indirectReferencesOffset }
 }
 

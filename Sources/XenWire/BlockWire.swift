@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: MIT
 
-/// What a ring request asks for (blkif.h `BLKIF_OP_*`). Unknown codes stay numbers: they are answered, not trapped on.
+/// What a ring request asks for (blkif.h `BLKIF_OP_*`).
+///
+/// Unknown codes stay numbers: they are answered, not trapped on.
 public struct BlockOperation: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
   /// The opcode as it stands on the wire.
   public var rawValue: UInt8
   /// Wraps an opcode.
   @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
 
-  /// `BLKIF_OP_READ`
+  /// `BLKIF_OP_READ`.
   @inlinable public static var read: BlockOperation { BlockOperation(rawValue: 0) }
-  /// `BLKIF_OP_WRITE`
+  /// `BLKIF_OP_WRITE`.
   @inlinable public static var write: BlockOperation { BlockOperation(rawValue: 1) }
   /// `BLKIF_OP_WRITE_BARRIER`: earlier writes complete first, later ones wait.
   @inlinable public static var writeBarrier: BlockOperation { BlockOperation(rawValue: 2) }
   /// `BLKIF_OP_FLUSH_DISKCACHE`: commits the volatile cache; may carry data (flush, then write).
   @inlinable public static var flushDiskCache: BlockOperation { BlockOperation(rawValue: 3) }
-  /// `BLKIF_OP_DISCARD`
+  /// `BLKIF_OP_DISCARD`.
   @inlinable public static var discard: BlockOperation { BlockOperation(rawValue: 5) }
-  /// `BLKIF_OP_INDIRECT`
+  /// `BLKIF_OP_INDIRECT`.
   @inlinable public static var indirect: BlockOperation { BlockOperation(rawValue: 6) }
 }
 
@@ -28,11 +30,11 @@ public struct BlockStatus: RawRepresentable, Hashable, Sendable, BitwiseCopyable
   /// Wraps a status.
   @inlinable public init(rawValue: Int16) { self.rawValue = rawValue }
 
-  /// `BLKIF_RSP_OKAY`
+  /// `BLKIF_RSP_OKAY`.
   @inlinable public static var okay: BlockStatus { BlockStatus(rawValue: 0) }
-  /// `BLKIF_RSP_ERROR`
+  /// `BLKIF_RSP_ERROR`.
   @inlinable public static var error: BlockStatus { BlockStatus(rawValue: -1) }
-  /// `BLKIF_RSP_EOPNOTSUPP`
+  /// `BLKIF_RSP_EOPNOTSUPP`.
   @inlinable public static var unsupported: BlockStatus { BlockStatus(rawValue: -2) }
 }
 
@@ -42,11 +44,11 @@ public struct DiskInfoFlags: OptionSet, Hashable, Sendable {
   public let rawValue: UInt32
   /// Wraps the bits.
   public init(rawValue: UInt32) { self.rawValue = rawValue }
-  /// `VDISK_CDROM`
+  /// `VDISK_CDROM`.
   public static let cdrom = DiskInfoFlags(rawValue: 1)
-  /// `VDISK_REMOVABLE`
+  /// `VDISK_REMOVABLE`.
   public static let removable = DiskInfoFlags(rawValue: 2)
-  /// `VDISK_READONLY`
+  /// `VDISK_READONLY`.
   public static let readOnly = DiskInfoFlags(rawValue: 4)
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-/// A domain's number (Xen `domid_t`). Real domains are 0..0x7FEF; 0 is the control domain.
+/// A domain's number (Xen `domid_t`).
+///
+/// Real domains are 0..0x7FEF; 0 is the control domain.
 public struct DomainID: RawRepresentable, Hashable, Comparable, Sendable, CustomStringConvertible, BitwiseCopyable {
   /// The number as it stands on the wire.
   public var rawValue: UInt16

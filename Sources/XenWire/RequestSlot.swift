@@ -17,6 +17,7 @@ public import CLinux
     unsafe bytes.initializeMemory(as: UInt8.self, repeating: 0, count: ABI.slotSize)
   }
 
+  @inlinable
   deinit { unsafe bytes.deallocate() }
 
   @inlinable @inline(__always)

@@ -182,6 +182,27 @@ struct RawImageDataTests {
     try image.close()
   }
 
+  @Test("when nothing is left to do the wait descriptor is quiet")
+  func quiet() throws {
+    let scratch = try ScratchDirectory()
+    try scratch.write(Array(repeating: 5, count: 65536))
+    let image = try RawImage.open(path: scratch.file(), options: ImageOptions(cache: .none))
+    do {
+      var driver = try image.driver()
+      let memory = try ScatteredMemory(byteCount: 4096)
+      for _ in 0..<10 { #expect(driver.run(at: 0, 4096, .read, memory) == 0) }
+      #expect(driver.queue.prepareToWait() == .maySleep)
+      var waiting = pollfd(fd: driver.queue.waitDescriptor, events: Int16(POLLIN), revents: 0)
+      #expect(unsafe poll(&waiting, 1, 0) == 0)
+      #expect(driver.queue.submit(.at(0, 4096, .read, memory)) == .accepted)
+      driver.queue.advance()
+      #expect(unsafe poll(&waiting, 1, 10_000) == 1)
+      #expect(driver.queue.prepareToWait() == .workPending)
+      #expect(driver.nextCompletion()?.errorCode == 0)
+    }
+    try image.close()
+  }
+
   @Test(
     "a queue made on one thread works on another, and tells it when to wake",
     arguments: [

@@ -33,6 +33,13 @@ public import GuestMemory
   /// What a request names.
   public var list: MemoryExtentList { unsafe MemoryExtentList(unsafeStart: extents, count: extentCount) }
 
+  /// The first bytes, copied into memory of their own.
+  public func prefix(_ byteCount: Int) throws(SystemError) -> ScatteredMemory {
+    let copy = try ScatteredMemory(byteCount: byteCount)
+    copy.bytes = Array(bytes.prefix(byteCount))
+    return copy
+  }
+
   /// The bytes of all pieces, one behind the other.
   public var bytes: [UInt8] {
     get {

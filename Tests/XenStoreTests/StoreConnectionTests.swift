@@ -182,6 +182,22 @@ struct StoreConnectionTests {
     #expect(try control.directory("/p") == ["1"])
   }
 
+  @Test("a transaction that saw a parent and its child at different times is told to start over")
+  func tornTransaction() throws {
+    try control.write("/p/c", "1")
+    let other = server.connect(as: .control)
+    let first = try control.startTransaction(), second = try control.startTransaction()
+    _ = try control.read("/p/c", in: first)
+    _ = try control.directory("/p", in: second)
+    try other.remove("/p")
+    #expect(throws: StoreError.again) { try control.remove("/p/c", in: first) }
+    #expect(throws: StoreError.again) { try control.write("/p/c", "2", in: second) }
+    #expect(throws: StoreError.again) { try control.remove("/p", in: second) }
+    for transaction in [first, second] {
+      #expect(throws: StoreError.again) { try control.endTransaction(transaction, commit: true) }
+    }
+  }
+
   @Test("the convenience retries a transaction until nobody interferes")
   func transactionRetries() throws {
     try control.write("/n", "0")

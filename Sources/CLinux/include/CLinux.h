@@ -5,9 +5,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -72,8 +74,42 @@ int pv_pin_thread(int cpu);
 int pv_cpu_count(void);
 /// prctl(PR_SET_IO_FLUSHER, 1): 0, or -1 with errno.
 int pv_set_io_flusher(void);
+/// Gives the calling thread, and those it starts, mount points of their own; 0, or -1 with errno.
+int pv_unshare_mounts(void);
+/// Names the calling thread (at most 15 bytes are kept).
+void pv_name_thread(const char *name);
+/// Starts a joinable thread with every signal blocked; 0, or a positive errno.
+int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context);
+/// Adds a descriptor to an epoll set; readiness is reported as bit `token` (0...30). 0, or -1 with errno.
+int pv_epoll_add(int epoll, int fd, bool exclusive, int token);
+/// Waits on an epoll set: the bits of what is ready, 0 when the time is over or a signal came, or -1 with errno.
+/// `timeout_ms` -1 waits for ever.
+int pv_epoll_wait_bits(int epoll, int timeout_ms);
 unsigned int pv_major(uint64_t device);
 unsigned int pv_minor(uint64_t device);
+/// Goes to the background: the child gets a descriptor for pv_daemonize_end; the parent waits and never returns. It exits
+/// with 0 once the child says that it is ready, with the child's own status if the child ends before that. Call it
+/// before any thread exists. -1 with errno.
+int pv_daemonize_begin(void);
+/// Says that the child is ready; standard input, output and error are /dev/null from here on.
+void pv_daemonize_end(int ready);
+/// What epoll found ready: the token it was registered with, and the events.
+struct pv_ready {
+  uint64_t token;
+  uint32_t events;
+};
+/// epoll_ctl(2) with a 64-bit token.
+int pv_epoll_control(int poll, int operation, int fd, uint32_t interest, uint64_t token);
+/// epoll_wait(2) for at most 64 at a time; the timeout in milliseconds, -1 for none.
+int pv_epoll_wait(int poll, struct pv_ready *ready, int count, int timeout);
+/// Who is at the other end of a Unix socket.
+struct pv_peer_credentials {
+  int32_t pid;
+  uint32_t uid;
+  uint32_t gid;
+};
+/// SO_PEERCRED: 0, or -1 with errno.
+int pv_get_peer_credentials(int fd, struct pv_peer_credentials *credentials);
 
 extern const int pv_mfd_cloexec;
 extern const int pv_rwf_nowait;

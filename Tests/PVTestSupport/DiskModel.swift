@@ -1,27 +1,31 @@
 // SPDX-License-Identifier: MIT
 
-import BlockIO
-import PVTestSupport
+public import BlockIO
 
 /// What a disk must hold, and a source of requests that are clear about it: no two in flight touch the same sector unless
 /// both read.
-struct DiskModel {
+public struct DiskModel {
   /// A request in flight, with its memory and what a read of it must find.
-  struct Pending {
+  public struct Pending {
     var operation: IOOperation
     var sectors: Range<Int>
     var memory: ScatteredMemory?
     var expected: [UInt8]?
   }
 
-  let sectorSize: Int
-  var bytes: [UInt8]
-  var pending: [UInt64: Pending] = [:]
-  var generator: SeededGenerator
+  /// Bytes in a logical sector.
+  public let sectorSize: Int
+  /// What the disk must hold.
+  public var bytes: [UInt8]
+  /// Requests in flight by tag.
+  public var pending: [UInt64: Pending] = [:]
+  /// Where chance comes from.
+  public var generator: SeededGenerator
   private var nextTag: UInt64 = 1000
   private let operations: [IOOperation]
 
-  init(bytes: [UInt8], sectorSize: Int, operations: [IOOperation], seed: UInt64) {
+  /// Starts from a disk's contents; requests are drawn from `operations`.
+  public init(bytes: [UInt8], sectorSize: Int, operations: [IOOperation], seed: UInt64) {
     self.bytes = bytes
     self.sectorSize = sectorSize
     self.operations = operations
@@ -29,7 +33,7 @@ struct DiskModel {
   }
 
   /// A request that clashes with none in flight; nil when luck had none to offer.
-  mutating func nextRequest() throws -> IORequest? {
+  public mutating func nextRequest() throws -> IORequest? {
     let operation = operations.randomElement(using: &generator) ?? .read
     nextTag += 1
     if operation == .flush {
@@ -62,7 +66,7 @@ struct DiskModel {
   }
 
   /// Takes a completion back: nil, or a sentence about what is wrong.
-  mutating func finish(_ completion: IOCompletion) -> String? {
+  public mutating func finish(_ completion: IOCompletion) -> String? {
     guard let request = pending.removeValue(forKey: completion.tag) else { return "nobody asked for \(completion)" }
     guard completion.errorCode == 0 else { return "\(request.operation) failed: \(completion.errorCode)" }
     guard let expected = request.expected else { return nil }

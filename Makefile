@@ -1,0 +1,54 @@
+# The two commands: `make run` shows it, `make test` checks it. Both install what a fresh Debian 12 with a Swift 6.3
+# toolchain lacks, asking for nothing.
+SHELL := /bin/bash
+SWIFT ?= swift
+RELEASE := .build/release/pvdisk
+
+.PHONY: run test bench bench-ring bench-store hostile build release check format clean
+
+run: ## mount an image, make a filesystem on it, use it, check it
+	@.ci/setup run
+	@$(SWIFT) build -c release --product pvdisk
+	@images/demo.sh $(RELEASE)
+
+test: ## the whole suite
+	@.ci/setup test
+	@.ci/arrows
+	@$(SWIFT) build --build-tests
+	@$(SWIFT) test --skip-build
+
+build:
+	@.ci/setup run
+	@$(SWIFT) build
+
+release:
+	@.ci/setup run
+	@$(SWIFT) build -c release --product pvdisk
+
+check: ## formatting and import arrows
+	@.ci/format
+	@.ci/arrows
+
+format: ## puts the sources in order
+	@$(SWIFT) format -i -r Sources Tests Package.swift
+
+bench: ## against a C passthrough, qemu-storage-daemon, nbdfuse and the raw file
+	@.ci/setup bench
+	@$(SWIFT) build -c release --product pvdisk
+	@python3 Tests/Performance/bench.py --pvdisk $(RELEASE) --json bench-results/bench.json $(BENCH)
+
+bench-ring: ## the stack in process, without FUSE
+	@.ci/setup run
+	@$(SWIFT) build -c release --product pvdisk
+	@$(RELEASE) bench $(BENCH)
+
+bench-store: ## the XenStore through its socket beside a bare echo, and in process
+	@$(SWIFT) build -c release --product store-benchmark
+	@.build/release/store-benchmark $(BENCH)
+
+hostile: ## the XenStore's long tests, twenty times as long, in a release build
+	@.ci/setup test
+	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release --filter XenStoreTests
+
+clean:
+	@rm -rf .build .build-* bench-results

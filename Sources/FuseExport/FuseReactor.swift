@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+
+public import BlockIO
+public import CLinux
+public import GuestMemory
+
+/// One thread's share of a mount: takes requests from a transport, gives them to its device queue, answers.
+///
+///     +--> take a bounded batch of requests ---> queue.submit
+///     |    queue.advance                    ---> completions, answered at once
+///     |    nothing left: prepareToWait      ---> sleep in transport.wait
+///     +-------------------------------------------'
+///
+/// **Assumptions.** One thread calls it. Nothing on the way of a READ or a WRITE of whole sectors allocates, locks or
+/// counts references; generic over the device and the transport, and inlinable, so that both are known where it is
+/// built.
+@usableFromInline
+struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~Copyable {
+  /// The number that marks a request which the reactor waits for on the spot.
+  @inlinable static var ownTag: UInt64 { UInt64.max }
+  /// Requests taken before the device is asked to move.
+  @inlinable static var batchRequests: Int { 16 }
+  /// Bytes taken before the device is asked to move: what still fits a core's cache.
+  @inlinable static var batchBytes: Int { 256 << 10 }
+
+  @usableFromInline let device: Device
+  @usableFromInline var queue: Device.Queue
+  @usableFromInline var transport: Transport
+  @usableFromInline let namespace: FuseNamespace
+  @usableFromInline let counters: ReactorCounters
+  @usableFromInline let writeCounts: SharedRegion
+  @usableFromInline var gate: WriteGate
+  @usableFromInline let table: SlotTable
+  @usableFromInline var deferred: SlotQueue
+  /// The reactor's own buffer and the number of its extent list.
+  @usableFromInline let scratch: Int
+  @usableFromInline let maximumTransfer: Int
+  @usableFromInline let spinNanoseconds: UInt64
+  /// The device's geometry as this reactor last saw it: bytes in whole logical sectors, sector size minus one.
+  @usableFromInline var diskByteCount: UInt64
+  @usableFromInline let sectorMask: UInt64
+  @usableFromInline let isReadOnly: Bool
+  @usableFromInline let discardLeavesZeros: Bool
+  /// What became of the request marked with ``ownTag``.
+  @usableFromInline var ownResult: CInt?
+  /// Bytes in the requests of the current batch.
+  @usableFromInline var batchedBytes = 0
+  /// Sleeps in a row that were followed by exactly one request.
+  @usableFromInline var singles = 0
+  /// Requests taken since the last sleep.
+  @usableFromInline var takenAwake = 0
+  @usableFromInline var isStopping = false
+
+  @inlinable
+  init(
+    device: Device, queue: consuming Device.Queue, transport: consuming Transport, settings: ReactorSettings
+  ) {
+    let geometry = device.geometry
+    self.device = device
+    self.queue = queue
+    self.transport = transport
+    namespace = settings.namespace
+    counters = settings.counters
+    writeCounts = settings.writeCounts
+    gate = settings.gate
+    table = SlotTable(count: settings.slotCount + 1)
+    deferred = SlotQueue(capacity: settings.slotCount)
+    scratch = settings.slotCount
+    maximumTransfer = settings.maximumTransfer
+    spinNanoseconds = settings.spinNanoseconds
+    sectorMask = UInt64(geometry.logicalSectorSize - 1)
+    diskByteCount = geometry.byteCount & ~UInt64(geometry.logicalSectorSize - 1)
+    isReadOnly = geometry.isReadOnly || settings.isReadOnly
+    discardLeavesZeros = geometry.discard?.leavesZeros ?? false
+  }
+
+  /// Serves until the file system is gone or a stop is asked for, then finishes what is under way.
+  @inlinable
+  mutating func run() {
+    while !isStopping {
+      let limit = expectsSingles ? 1 : Self.batchRequests
+      let taken = takeRequests(limit)
+      takenAwake &+= taken
+      if taken > 0 || queue.inFlight > 0 { progress() }
+      if taken < limit || limit == 1 { rest() }
+    }
+    while queue.inFlight > 0 || deferred.count > 0 {
+      progress()
+      if queue.inFlight > 0 && queue.prepareToWait() == .maySleep { transport.waitForDevice() }
+    }
+  }
+
+  /// Whether looking for a second request is likely to be a wasted system call: the last sleeps were each followed by
+  /// exactly one.
+  ///
+  /// Every sixteenth time it looks all the same, or it would never learn better.
+  @inlinable var expectsSingles: Bool { singles >= 4 && singles & 15 != 0 }
+
+  /// Takes requests until there are none, or enough for one batch; answers how many.
+  @inlinable
+  mutating func takeRequests(_ limit: Int) -> Int {
+    var taken = 0
+    batchedBytes = 0
+    while taken < limit && batchedBytes < Self.batchBytes && deferred.count == 0 {
+      switch transport.nextRequest() {
+      case .request(let slot, let payloadByteCount):
+        handle(slot, payloadByteCount: payloadByteCount)
+        taken &+= 1
+      case .none, .saturated: return taken
+      case .unmounted:
+        isStopping = true
+        return taken
+      }
+    }
+    return batchedBytes < Self.batchBytes ? taken : limit
+  }
+
+  /// Lets the device move and answers what it has finished.
+  @inlinable
+  mutating func progress() {
+    queue.advance()
+    finishCompletions()
+    transport.publish()
+  }
+
+  /// Sleeps until there is something to do.
+  @inlinable
+  mutating func rest() {
+    guard !isStopping, queue.prepareToWait() == .maySleep else { return }
+    guard deferred.count == 0 else { return transport.waitForDevice() }
+    singles = takenAwake == 1 ? singles &+ 1 : 0
+    takenAwake = 0
+    if spinNanoseconds > 0 && spin() { return }
+    if transport.wait().contains(.stop) { isStopping = true }
+  }
+
+  /// Looks for a request for a while instead of sleeping; answers whether there was one.
+  @inlinable
+  mutating func spin() -> Bool {
+    let end = pv_monotonic_nanoseconds() &+ spinNanoseconds
+    repeat {
+      takenAwake = takeRequests(1)
+      if takenAwake > 0 || queue.inFlight > 0 { progress() }
+      if takenAwake > 0 || isStopping { return true }
+      pv_cpu_relax()
+    } while pv_monotonic_nanoseconds() < end
+    return queue.prepareToWait() != .maySleep
+  }
+}
+
+/// What a reactor is made with, beside its device and its transport.
+@usableFromInline
+struct ReactorSettings {
+  @usableFromInline let namespace: FuseNamespace
+  @usableFromInline let counters: ReactorCounters
+  /// A word for each reactor: the writes that it has completed.
+  @usableFromInline let writeCounts: SharedRegion
+  @usableFromInline let gate: WriteGate
+  /// Slots, each with the device buffer of its number; the device has one buffer more, the scratch buffer.
+  @usableFromInline let slotCount: Int
+  @usableFromInline let maximumTransfer: Int
+  @usableFromInline let spinNanoseconds: UInt64
+  @usableFromInline let isReadOnly: Bool
+}

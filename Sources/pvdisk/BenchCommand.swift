@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+
+import ArgumentParser
+import BlockIO
+import DiskImages
+import Glibc
+import PVMachine
+import XenWire
+
+/// `pvdisk bench`: the stack in process, without FUSE; beside it the bare image through the same loop.
+struct BenchCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "bench", abstract: "Measure the stack in process, without FUSE, against the bare image.",
+    discussion: """
+      Without IMAGE the disk moves no data, so that what is left is the ring, the grants and the events. Rows are medians
+      of interleaved runs with their least and most.
+      """)
+
+  @Argument(help: ArgumentHelp("An image to read, cached.", valueName: "image"))
+  var image: String?
+
+  @Option(help: ArgumentHelp("Runs of each row.", valueName: "N"))
+  var repeats = 5
+
+  @Option(help: ArgumentHelp("Milliseconds of each run.", valueName: "N"))
+  var milliseconds = 300
+
+  @Flag(name: .customLong("json"), help: "Print JSON.")
+  var isJSON = false
+
+  func run() throws {
+    let rows = try image.map(imageRows) ?? nullRows()
+    if isJSON { return print(json(rows)) }
+    print("what                                            median ns      least       most    requests/s")
+    for row in rows {
+      let name = row.name.padding(toWidth: 44)
+      print("\(name)\(row.median.cell) \(row.least.cell) \(row.most.cell) \(row.perSecond.cell)")
+    }
+  }
+
+  private var duration: UInt64 { UInt64(milliseconds) * 1_000_000 }
+
+  private func nullRows() throws -> [BenchRow] {
+    let null = NullImage(sectorCount: 1 << 21)
+    var rows: [BenchRow] = []
+    for (name, depth) in [("round trip, queue depth 1", 1), ("batches of 32", 32)] {
+      let benchmark = StackBenchmark(access: .randomRead, blockByteCount: 4096, depth: depth, duration: duration)
+      for placement in Placement.allCases {
+        rows.append(try measure("null, \(placement), \(name)", null, benchmark, placement))
+      }
+    }
+    return rows
+  }
+
+  private func imageRows(_ path: String) throws -> [BenchRow] {
+    let image: RawImage
+    do throws(BlockError) {
+      image = try RawImage.open(path: path, options: ImageOptions(access: .readOnly))
+    } catch { throw Refusal(error.sentence, status: ExitStatus.image) }
+    var rows: [BenchRow] = []
+    let kinds: [(String, StackBenchmark.Access, Int, Int)] = [
+      ("4 KiB random reads, depth 1", .randomRead, 4096, 1), ("4 KiB random reads, depth 32", .randomRead, 4096, 32),
+      ("1 MiB reads, depth 4", .sequentialRead, 1 << 20, 4),
+    ]
+    for (name, access, byteCount, depth) in kinds {
+      let benchmark = StackBenchmark(access: access, blockByteCount: byteCount, depth: depth, duration: duration)
+      rows += try compare(name, image, benchmark)
+    }
+    try? image.close()
+    return rows
+  }
+
+  private func compare(_ name: String, _ image: RawImage, _ benchmark: StackBenchmark) throws -> [BenchRow] {
+    var bare: [StackBenchmark.Result] = []
+    var stack: [StackBenchmark.Result] = []
+    for _ in 0..<repeats {
+      var queue = try image.makeQueue(0, buffers: benchmark.demand)
+      bare.append(benchmark.run(on: &queue, sectorCount: image.geometry.sectorCount))
+      _ = consume queue
+      stack.append(try runOnce(image, benchmark, .inline))
+    }
+    return [BenchRow("bare image, \(name)", bare), BenchRow("whole stack, \(name)", stack)]
+  }
+
+  private func measure<Image: BlockDevice>(
+    _ name: String, _ image: Image, _ benchmark: StackBenchmark, _ placement: Placement
+  ) throws -> BenchRow {
+    var results: [StackBenchmark.Result] = []
+    for _ in 0..<repeats { results.append(try runOnce(image, benchmark, placement)) }
+    return BenchRow(name, results)
+  }
+
+  private func runOnce<Image: BlockDevice>(
+    _ image: Image, _ benchmark: StackBenchmark, _ placement: Placement
+  ) throws -> StackBenchmark.Result {
+    do throws(MachineError) {
+      let machine = try Machine()
+      var configuration = DiskConfiguration()
+      configuration.placement = placement
+      let disk = try machine.attach(image, as: configuration, abi: ABI64.self)
+      defer { disk.detach() }
+      do throws(BlockError) {
+        var queue = try disk.makeQueue(0, buffers: benchmark.demand)
+        return benchmark.run(on: &queue, sectorCount: disk.geometry.sectorCount)
+      } catch { throw .disk(error) }
+    } catch { throw Refusal(error.sentence) }
+  }
+}
+
+/// One line of the table.
+struct BenchRow: Codable {
+  var name: String
+  var median: Double
+  var least: Double
+  var most: Double
+  var perSecond: Double
+
+  init(_ name: String, _ results: [StackBenchmark.Result]) {
+    self.name = name
+    let times = results.map(\.nanosecondsPerRequest).sorted()
+    median = times[times.count / 2]
+    least = times.first ?? 0
+    most = times.last ?? 0
+    perSecond = 1e9 / median
+  }
+}
+
+extension Double {
+  /// A whole number, right-aligned in ten places.
+  var cell: String {
+    let text = "\(Int(rounded()))"
+    return String(repeating: " ", count: max(0, 12 - text.count)) + text
+  }
+}
+
+extension String {
+  func padding(toWidth width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
+}

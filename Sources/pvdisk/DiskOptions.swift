@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+
+public import ArgumentParser
+import CLinux
+import DiskImages
+import FuseExport
+public import PVMachine
+import XenHypervisor
+import XenWire
+
+/// The options that `mount` and `run` share.
+struct DiskOptions: ParsableArguments {
+  @Flag(name: [.customShort("r"), .customLong("read-only")], help: "Refuse writes; several may mount an image so.")
+  var isReadOnly = false
+
+  @Option(
+    help: ArgumentHelp("Queues, each with a thread of its own (default: one for each CPU, at most 4).", valueName: "N"))
+  var queues: Int?
+
+  @Option(help: ArgumentHelp("Pages in each ring: 1, 2, 4, 8 or 16.", valueName: "N"))
+  var ringPages = 4
+
+  @Option(help: ArgumentHelp("Pages that one request may name; 11 or less uses no descriptor pages.", valueName: "N"))
+  var indirectSegments = 256
+
+  @Flag(inversion: .prefixedNo, help: "Keep grants and mappings between requests.")
+  var persistent = true
+
+  @Option(
+    name: .customLong("protocol"),
+    help: ArgumentHelp("The ring's layout: classic (x86_64), x86_32, arm.", valueName: "name"))
+  var ringProtocol = RingProtocol.classic
+
+  @Option(help: ArgumentHelp("inline: both ends on one thread; threads: each on its own.", valueName: "where"))
+  var placement = Placement.inline
+
+  @Option(help: ArgumentHelp("Bytes in a logical sector: 512 or 4096.", valueName: "bytes"))
+  var sectorSize: Int?
+
+  @Option(help: ArgumentHelp("The disk's name or number in the guest.", valueName: "name"))
+  var vdev = "xvda"
+
+  @Option(
+    help: ArgumentHelp("writeback: the page cache; none: O_DIRECT; unsafe: flushes do nothing.", valueName: "mode"))
+  var cache = Cache.writeback
+
+  @Option(
+    name: [.customShort("o")], help: ArgumentHelp("A FUSE mount option, such as allow_other.", valueName: "option"))
+  var fuseOptions: [String] = []
+
+  @Option(help: ArgumentHelp("How backend pages are reached: remap (real mappings) or alias.", valueName: "how"))
+  var mapping = Mapping.remap
+
+  @Option(help: ArgumentHelp("auto: io_uring where the kernel offers it; dev: /dev/fuse; uring.", valueName: "how"))
+  var fuseTransport = Transport.auto
+
+  @Option(help: ArgumentHelp("Serve the machine's XenStore on this Unix socket, for stock clients.", valueName: "path"))
+  var xenstoreSocket: String?
+
+  @Flag(name: [.short, .long], help: "Show the conversation in the store as it happens.")
+  var verbose = false
+
+  enum RingProtocol: String, ExpressibleByArgument, CaseIterable {
+    case classic, x86_32, arm
+
+    var wire: BlockProtocol {
+      switch self {
+      case .classic: .x86_64
+      case .x86_32: .x86_32
+      case .arm: .arm
+      }
+    }
+  }
+
+  enum Cache: String, ExpressibleByArgument, CaseIterable {
+    case writeback, none, unsafe
+  }
+
+  enum Mapping: String, ExpressibleByArgument, CaseIterable {
+    case remap, alias
+  }
+
+  enum Transport: String, ExpressibleByArgument, CaseIterable {
+    case auto, dev, uring
+  }
+
+  /// What the options ask for.
+  func plan(image: String, mountPoint: String) throws -> MountPlan {
+    var plan = MountPlan(image: image, at: mountPoint)
+    plan.image.access = isReadOnly ? .readOnly : .readWrite
+    plan.image.cache = cache == .writeback ? .writeback : cache == .none ? .none : .unsafe
+    if let sectorSize {
+      guard sectorSize == 512 || sectorSize == 4096 else {
+        throw ValidationError("--sector-size must be 512 or 4096, not \(sectorSize)")
+      }
+      plan.image.logicalSectorSize = sectorSize
+    }
+    plan.disk.device = vdev
+    plan.disk.queues = queues ?? min(max(Int(pv_cpu_count()), 1), 4)
+    plan.disk.ringPages = ringPages
+    plan.disk.indirectSegments = indirectSegments
+    plan.disk.frontPersistent = persistent
+    plan.disk.backPersistent = persistent
+    plan.disk.blockProtocol = ringProtocol.wire
+    plan.disk.isReadOnly = isReadOnly
+    plan.disk.placement = placement
+    plan.machine.mapping = mapping == .remap ? .remap : .alias
+    plan.fuse.fileName = vdev
+    plan.fuse.fileSystemName = "pvdisk:\(image)"
+    plan.fuse.isReadOnly = isReadOnly
+    plan.fuse.mountOptions = fuseOptions
+    plan.fuse.transport = fuseTransport == .auto ? .automatic : fuseTransport == .dev ? .device : .ring
+    if let complaint = plan.disk.complaint { throw ValidationError(complaint) }
+    plan.storeSocketPath = xenstoreSocket
+    if verbose { plan.onStore = { StoreNarrator.start($0) } }
+    return plan
+  }
+}
+
+extension Placement: ExpressibleByArgument {}

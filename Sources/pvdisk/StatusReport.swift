@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+
+import BlockIO
+import FoundationEssentials
+import FuseExport
+import Glibc
+import PVMachine
+import XenWire
+
+/// What a running disk says of itself: the form of `status --json`.
+struct StatusReport: Codable {
+  var pid: Int32
+  var image: String
+  var mountPoint: String
+  var file: String
+  var device: String
+  var readOnly: Bool
+  var bytes: UInt64
+  var sectorSize: Int
+  var queues: Int
+  var ringPages: Int
+  var indirectSegments: Int
+  var persistentGrants: Bool
+  var blockProtocol: String
+  var placement: String
+  var statistics: StatisticsReport
+
+  init(_ mounted: MountedDisk) {
+    pid = getpid()
+    image = absolutePath(mounted.plan.imagePath)
+    mountPoint = absolutePath(mounted.plan.fuse.mountPoint)
+    file = mounted.filePath
+    device = mounted.plan.disk.device
+    let geometry = mounted.geometry
+    readOnly = geometry.isReadOnly
+    bytes = geometry.byteCount
+    sectorSize = geometry.logicalSectorSize
+    queues = mounted.plan.disk.queues
+    ringPages = mounted.plan.disk.ringPages
+    indirectSegments = mounted.plan.disk.indirectSegments
+    persistentGrants = mounted.plan.disk.frontPersistent && mounted.plan.disk.backPersistent
+    blockProtocol = mounted.plan.disk.blockProtocol.rawValue
+    placement = mounted.plan.disk.placement.rawValue
+    statistics = StatisticsReport(mounted.statistics)
+  }
+}
+
+/// Counters, as `--statistics` prints them: sums, and each queue apart.
+struct StatisticsReport: Codable {
+  var backend: [String: UInt64]
+  var frontend: [String: UInt64]
+  var fuse: [String: UInt64]
+  var kicksSent: UInt64
+  var kicksSaved: UInt64
+  var notificationsPerRequest: Double
+  var queues: [QueueReport]
+
+  struct QueueReport: Codable {
+    var backend: [String: UInt64]
+    var frontend: [String: UInt64]
+  }
+
+  init(_ statistics: DiskStatistics) {
+    backend = Self.sum(statistics.backend)
+    frontend = Self.sum(statistics.frontend)
+    let fuse = statistics.fuse
+    self.fuse = [
+      "reads": fuse.reads, "writes": fuse.writes, "partial_sector_writes": fuse.partialSectorWrites,
+      "flushes": fuse.flushes, "allocations": fuse.allocations, "others": fuse.others,
+      "bytes_read": fuse.bytesRead, "bytes_written": fuse.bytesWritten, "failures": fuse.failures,
+      "wake_ups": fuse.wakeUps,
+    ]
+    kicksSent = statistics.kicksSent
+    kicksSaved = statistics.kicksSaved
+    let requests = statistics.frontendSum("requests")
+    let notifications = statistics.frontendSum("notifications") + statistics.backendSum("notifications")
+    notificationsPerRequest = requests == 0 ? 0 : Double(notifications) / Double(requests)
+    queues = zip(statistics.backend, statistics.frontend).map { QueueReport(backend: $0, frontend: $1) }
+  }
+
+  /// Notifications for each request, with two decimals.
+  var hundredths: String {
+    let value = Int((notificationsPerRequest * 100).rounded())
+    return "\(value / 100).\(value % 100 < 10 ? "0" : "")\(value % 100)"
+  }
+
+  private static func sum(_ queues: [[String: UInt64]]) -> [String: UInt64] {
+    queues.reduce(into: [:]) { sums, queue in sums.merge(queue, uniquingKeysWith: +) }
+  }
+}
+
+/// Stable JSON: sorted keys, slashes as they are.
+func json(_ value: some Encodable, pretty: Bool = true) -> String {
+  let encoder = JSONEncoder()
+  encoder.outputFormatting =
+    pretty
+    ? [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    : [
+      .sortedKeys, .withoutEscapingSlashes,
+    ]
+  guard let data = try? encoder.encode(value) else { return "null" }
+  return String(decoding: data, as: UTF8.self)
+}
+
+/// A path that does not depend on the working directory; links are followed as far as they lead.
+func absolutePath(_ path: String) -> String {
+  guard let resolved = unsafe realpath(path, nil) else {
+    guard !path.hasPrefix("/"), let here = unsafe getcwd(nil, 0) else { return path }
+    defer { unsafe free(here) }
+    return unsafe String(cString: here) + "/" + path
+  }
+  defer { unsafe free(resolved) }
+  return unsafe String(cString: resolved)
+}

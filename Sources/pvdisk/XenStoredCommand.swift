@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+
+import ArgumentParser
+import CLinux
+import Glibc
+import XenStore
+
+/// `pvdisk xenstored`: the store alone, for stock clients.
+struct XenStoredCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "xenstored",
+    abstract: "Serve a XenStore on a Unix socket.",
+    discussion: """
+      Stock clients find it through XENSTORED_PATH:  XENSTORED_PATH=/tmp/xs xenstore-ls -fp
+      SIGINT and SIGTERM end it and remove the socket; SIGHUP reopens the trace file.
+      """)
+
+  @Option(help: ArgumentHelp("Where the socket is to be.", valueName: "path"))
+  var socket: String
+
+  @Option(help: ArgumentHelp("The socket's permission bits, octal.", valueName: "bits"))
+  var socketMode = "600"
+
+  @OptionGroup(title: "Quotas of unprivileged domains (0 is no limit)")
+  var limits: XenStoredQuotaOptions
+
+  @Option(
+    name: [.customShort("T"), .long], help: ArgumentHelp("Write every message to a file.", valueName: "file"))
+  var traceFile: String?
+
+  @Option(help: "How the trace is written: text (as xenstored -T) or json (one object a line).")
+  var traceFormat = TraceFormat.text
+
+  @Flag(help: "Go to the background once clients can connect.")
+  var daemonize = false
+
+  @Option(
+    name: [.customShort("F"), .customLong("pid-file")],
+    help: ArgumentHelp("Write the process number to a file once clients can connect.", valueName: "file"))
+  var pidFile: String?
+
+  @Option(help: ArgumentHelp("Start with a state that --save has written.", valueName: "file"))
+  var restore: String?
+
+  @Option(help: ArgumentHelp("Write the state to a file at the end.", valueName: "file"))
+  var save: String?
+
+  enum TraceFormat: String, ExpressibleByArgument, CaseIterable {
+    case text, json
+  }
+
+  func validate() throws {
+    guard UInt32(socketMode, radix: 8).map({ $0 <= 0o777 }) == true else {
+      throw ValidationError("'\(socketMode)' is no octal permission mask; try 600 or 660.")
+    }
+    _ = try limits.quotas
+  }
+
+  func run() throws {
+    let ready = daemonize ? pv_daemonize_begin() : -1
+    if daemonize, ready < 0 { throw Refusal("cannot go to the background: fork failed") }
+    DaemonSignals.block()
+    let trace = try traceFile.map { path throws -> StoreTrace in
+      guard let trace = StoreTrace(path: path, format: traceFormat == .text ? .text : .json) else {
+        throw Refusal("cannot write the trace file \(path): \(Refusal.reason)")
+      }
+      return trace
+    }
+    let store = try makeStore()
+    let listener: StoreSocketServer
+    do {
+      listener = try StoreSocketServer(
+        server: store, path: socket, mode: UInt32(socketMode, radix: 8) ?? 0o600, trace: trace)
+    } catch {
+      throw Refusal("\(error)")
+    }
+    defer { listener.stop() }
+    let pid = try pidFile.map { path throws in try PIDFile(path: path) }
+    defer { pid?.remove() }
+    if ready >= 0 { pv_daemonize_end(ready) }
+    while DaemonSignals.wait() == SIGHUP { trace?.reopen() }
+    listener.stop()
+    if let save {
+      do {
+        try store.save(to: save)
+      } catch {
+        throw Refusal("cannot save the state to \(save): \(error)")
+      }
+    }
+  }
+
+  private func makeStore() throws -> StoreServer {
+    guard let restore else { return StoreServer(quotas: try limits.quotas) }
+    do {
+      return try StoreServer(restoringFrom: restore)
+    } catch {
+      throw Refusal("cannot restore the state in \(restore): \(error)")
+    }
+  }
+}
+
+/// The quota options of xenstored, with its names and letters.
+struct XenStoredQuotaOptions: ParsableArguments {
+  @Option(name: [.customShort("E"), .customLong("entry-nb")], help: "Nodes a domain may own (1000).")
+  var entries: Int?
+  @Option(name: [.customShort("W"), .customLong("watch-nb")], help: "Watches a domain may have (128).")
+  var watches: Int?
+  @Option(name: [.customShort("S"), .customLong("entry-size")], help: "Bytes a node may have (2048).")
+  var entrySize: Int?
+  @Option(name: [.customShort("t"), .customLong("transaction")], help: "Transactions a domain may have open (10).")
+  var transactions: Int?
+  @Option(name: [.customShort("A"), .customLong("perm-nb")], help: "Permissions a node may have (5).")
+  var permissions: Int?
+  @Option(name: [.customShort("M"), .customLong("path-max")], help: "Bytes a path may have (2048).")
+  var pathMaximum: Int?
+  @Option(
+    name: [.customShort("Q"), .customLong("quota")],
+    help: ArgumentHelp(
+      "Any limit by name: nodes, watches, outstanding, memory, transactions, transaction-nodes, node-permissions, "
+        + "path-max, node-size.", valueName: "name=number"))
+  var quota: [String] = []
+  @Option(
+    name: [.customShort("q"), .customLong("quota-soft")],
+    help: ArgumentHelp("The soft limit of memory.", valueName: "memory=number"))
+  var softQuota: [String] = []
+
+  /// The limits that the options ask for.
+  var quotas: StoreQuotas {
+    get throws {
+      var quotas = StoreQuotas.xenstored
+      let singles: [(StoreQuota, Int?)] = [
+        (.nodes, entries), (.watches, watches), (.nodeSize, entrySize), (.transactions, transactions),
+        (.nodePermissions, permissions), (.pathMaximum, pathMaximum),
+      ]
+      for case (let quota, let value?) in singles {
+        guard value >= 0 else { throw ValidationError("A limit cannot be negative.") }
+        quotas[quota] = value
+      }
+      for (texts, prefix) in [(quota, ""), (softQuota, "soft-")] {
+        for text in texts {
+          let parts = text.split(separator: "=", maxSplits: 1)
+          guard parts.count == 2, let value = Int(parts[1]), value >= 0, quotas[named: prefix + parts[0]] != nil else {
+            throw ValidationError("'\(text)' is no quota; write it as name=number, for example nodes=1000.")
+          }
+          quotas[named: prefix + parts[0]] = value
+        }
+      }
+      return quotas
+    }
+  }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+
+// How fast the store is: through its socket beside a bare echo of the same messages, and in process; and what a large
+// tree costs. `store-benchmark [seconds a figure]`; the printed figures are medians of five rounds, taken by turns.
+// Exit status 5 when the socket is below half of the echo, or when an operation is more than five times slower in a
+// tree of 100 000 nodes with 10 000 watches than in a small one.
+
+import CLinux
+import Glibc
+import XenStore
+import XenWire
+
+let seconds = CommandLine.arguments.dropFirst().first.flatMap(Double.init) ?? 0.2
+// SAFETY: only the main thread touches these.
+/// The verdict, and what must live to the end.
+enum Outcome {
+  nonisolated(unsafe) static var isGood = true
+  /// Connections whose watches must stay.
+  nonisolated(unsafe) static var kept: [StoreConnection] = []
+}
+
+func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
+
+func padded(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.count)) }
+
+func aligned(_ text: String, _ width: Int) -> String {
+  String(repeating: " ", count: max(0, width - text.count)) + text
+}
+
+func number(_ value: Double) -> String { aligned("\(Int(value))", 11) }
+
+func ratio(_ value: Double) -> String { aligned("\((value * 100).rounded() / 100)", 7) }
+
+/// Operations a second of a call in this process.
+func rate(_ body: () throws -> Void) throws -> Double {
+  let start = pv_monotonic_nanoseconds()
+  let end = start + UInt64(seconds * 1e9)
+  var count = 0
+  while pv_monotonic_nanoseconds() < end {
+    for _ in 0..<16 { try body() }
+    count += 16
+  }
+  return Double(count) / (Double(pv_monotonic_nanoseconds() - start) / 1e9)
+}
+
+/// The socket beside the echo.
+func measureSockets() throws {
+  print("through the socket (one driving thread)          a second        echo   ratio")
+  let path = "/tmp/store-benchmark.\(getpid())"
+  for count in [1, 8, 64] {
+    let server = StoreServer()
+    let control = server.connect(as: .control)
+    try control.write("/bench/n", "value")
+    for index in 0..<count { try control.write("/bench/t\(index)", "value") }
+    let socket = try StoreSocketServer(server: server, path: path)
+    let transports = try (0..<count).map { _ in try StoreSocketTransport(path: path) }
+    let echo = EchoServer(clients: count)
+    let driver = SocketDriver(descriptors: transports.map(\.descriptor))
+    let yardstick = SocketDriver(descriptors: echo.descriptors)
+    for (name, message) in [
+      ("reads", SocketDriver.message(.read, "/bench/n\0")), ("writes", SocketDriver.message(.write, "/bench/n\0value")),
+    ] {
+      var found: [Double] = [], plain: [Double] = [], ratios: [Double] = []
+      for _ in 0..<5 {
+        found.append(driver.roundTrips(message, seconds: seconds))
+        plain.append(yardstick.roundTrips(message, seconds: seconds))
+        ratios.append((found.last ?? 0) / (plain.last ?? 1))
+      }
+      if median(ratios) < 0.5 { unsafe Outcome.isGood = false }
+      print(
+        padded("  \(count) clients, \(name)", 46) + number(median(found)) + " " + number(median(plain))
+          + ratio(median(ratios)))
+    }
+    let rounds = (0..<5).map { _ in driver.transactions(seconds: seconds) }
+    print(padded("  \(count) clients, transactions of 4 messages", 46) + number(median(rounds)))
+    let events = (0..<5).map { _ in driver.events(seconds: seconds) }
+    print(padded("  \(count) clients, events of one writer", 46) + number(median(events)))
+    for var transport in transports { transport.close() }
+    echo.stop()
+    socket.stop()
+  }
+}
+
+/// What each operation costs, in process; the store may be small or large.
+func operations(_ server: StoreServer, _ control: StoreConnection, guests: DomainID) -> [(String, () throws -> Void)] {
+  var turn = 0
+  let watcher = server.connect(as: .control)
+  return [
+    ("read", { _ = try control.readBytes("/bench/n") }),
+    ("write", { try control.write("/bench/n", "value") }),
+    ("directory of ten", { _ = try control.directory("/bench/ten") }),
+    ("get permissions", { _ = try control.permissions("/bench/n") }),
+    ("set permissions", { try control.setPermissions("/bench/n", StorePermissions(owner: .control)) }),
+    (
+      "create and remove",
+      {
+        try control.write("/bench/many/new", "value")
+        try control.remove("/bench/many/new")
+      }
+    ),
+    (
+      "transaction: read, write",
+      {
+        try control.transaction { (transaction) throws(StoreError) in
+          _ = try control.readBytes("/bench/n", in: transaction)
+          try control.write("/bench/n", "value", in: transaction)
+        }
+      }
+    ),
+    (
+      "watch and unwatch",
+      {
+        turn += 1
+        try watcher.watch("/bench/n", token: "\(turn)")
+        try watcher.unwatch("/bench/n", token: "\(turn)")
+        _ = watcher.nextEvent()
+      }
+    ),
+    (
+      "write seen by one watch",
+      {
+        try control.write("/bench/seen", "value")
+        _ = watcher.nextEvent()
+      }
+    ),
+    (
+      "guest comes and goes",
+      {
+        try server.introduce(guests)
+        try control.makeDirectory(StorePath.home(of: guests))
+        try control.setPermissions(StorePath.home(of: guests), StorePermissions(owner: guests))
+        try server.release(guests)
+      }
+    ),
+  ]
+}
+
+func makeStore(nodes: Int, watches: Int) throws -> (StoreServer, StoreConnection) {
+  let server = StoreServer()
+  let control = server.connect(as: .control)
+  try control.write("/bench/n", "value")
+  try control.write("/bench/seen", "value")
+  for index in 0..<10 { try control.write("/bench/ten/\(index)", "") }
+  for index in 0..<(nodes / 2) { try control.write("/bench/many/\(index)", "value") }
+  for index in 0..<(nodes / 2) { try control.write("/bench/deep/\(index / 100)/\(index % 100)", "value") }
+  let others = server.connect(as: .control)
+  for index in 0..<watches { try others.watch("/bench/deep/\(index / 100)/\(index % 100)", token: "\(index)") }
+  while others.nextEvent() != nil {}
+  unsafe Outcome.kept.append(others)
+  return (server, control)
+}
+
+/// The same operations in a small and in a large store, by turns.
+func measureSize() throws {
+  print("\nin process                                       a second  100k nodes    cost")
+  let guest = DomainID(rawValue: 9)
+  let (small, smallControl) = try makeStore(nodes: 100, watches: 10)
+  let (large, largeControl) = try makeStore(nodes: 100_000, watches: 10_000)
+  let few = operations(small, smallControl, guests: guest), many = operations(large, largeControl, guests: guest)
+  for (left, right) in zip(few, many) {
+    var found: [Double] = [], heavy: [Double] = [], costs: [Double] = []
+    for _ in 0..<5 {
+      found.append(try rate(left.1))
+      heavy.append(try rate(right.1))
+      costs.append((found.last ?? 0) / (heavy.last ?? 1))
+    }
+    if median(costs) > 5 { unsafe Outcome.isGood = false }
+    print(padded("  \(left.0)", 46) + number(median(found)) + " " + number(median(heavy)) + ratio(median(costs)))
+  }
+}
+
+try measureSockets()
+try measureSize()
+exit(unsafe Outcome.isGood ? 0 : 5)

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+
+import GuestMemory
+import SharedRing
+import XenWire
+
+/// Pages for a ring, with its header as raw words: what a peer of any kind could write.
+final class RingMemory: Sendable {
+  private let memory: MappedMemory
+
+  init(pages: Int = 1) throws { memory = try MappedMemory(anonymousByteCount: pages * PageGeometry.pageSize) }
+
+  var region: SharedRegion { memory.region }
+
+  var requestProducer: UInt32 {
+    get { region.load(UInt32.self, at: 0) }
+    set { region.store(newValue, at: 0) }
+  }
+  var requestEvent: UInt32 {
+    get { region.load(UInt32.self, at: 4) }
+    set { region.store(newValue, at: 4) }
+  }
+  var responseProducer: UInt32 {
+    get { region.load(UInt32.self, at: 8) }
+    set { region.store(newValue, at: 8) }
+  }
+  var responseEvent: UInt32 {
+    get { region.load(UInt32.self, at: 12) }
+    set { region.store(newValue, at: 12) }
+  }
+
+  func bytes(_ range: Range<Int>) -> [UInt8] { range.map { region.load(UInt8.self, at: $0) } }
+}
+
+/// Where rings begin in these tests: at zero, before the sign bit, before the wrap.
+let ringStarts: [UInt32] = [0, 0x7FFF_FFFE, 0xFFFF_FFFE]
+
+/// The numbers of ring pages that may be negotiated.
+let ringPages = [1, 2, 4, 8, 16]
+
+extension FrontRing where ABI: BlkifABI {
+  /// Enqueues a write whose eleven segments and sector are made from its id.
+  mutating func enqueueMarked(_ id: UInt64) {
+    var slot = RequestSlot<ABI>()
+    let count = slot.encodeDirect(.write, segmentCount: 11, handle: 0xCA00, id: id, sector: id &* 3 &+ 1)
+    for index in 0..<11 {
+      let reference = GrantReference(rawValue: UInt32(truncatingIfNeeded: id) &* 16 &+ UInt32(index))
+      slot.setDirectSegment(Segment(reference: reference, firstSector: UInt8(index & 7), lastSector: 7), at: index)
+    }
+    enqueue(slot, byteCount: count)
+  }
+}
+
+extension RequestSlot {
+  /// Whether this is the request that `enqueueMarked` wrote for an id.
+  borrowing func isMarked(_ wanted: UInt64) -> Bool {
+    guard operation == .write, directSegmentCount == 11, id == wanted, sector == wanted &* 3 &+ 1 else { return false }
+    for index in 0..<11 {
+      let reference = GrantReference(rawValue: UInt32(truncatingIfNeeded: wanted) &* 16 &+ UInt32(index))
+      let expected = Segment(reference: reference, firstSector: UInt8(index & 7), lastSector: 7)
+      guard directSegment(index) == expected else { return false }
+    }
+    return true
+  }
+}
