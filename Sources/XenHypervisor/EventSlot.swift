@@ -51,7 +51,7 @@ struct EventSlot: ~Copyable {
 
   deinit {
     for index in 0..<SharedInfo.virtualCPUCount {
-      if unsafe virtualCPUs[index].descriptor >= 0 { _ = close(unsafe virtualCPUs[index].descriptor) }
+      if unsafe virtualCPUs[index].wake.descriptor >= 0 { _ = close(unsafe virtualCPUs[index].wake.descriptor) }
     }
     if let fifo = unsafe fifo {
       unsafe fifo.deinitialize(count: 1)
@@ -63,10 +63,10 @@ struct EventSlot: ~Copyable {
 
   /// Makes the wake-up descriptors of the CPUs that a new domain has; those of an earlier domain are used again.
   func prepare(virtualCPUCount: Int) throws(SystemError) {
-    for index in 0..<virtualCPUCount where unsafe virtualCPUs[index].descriptor < 0 {
+    for index in 0..<virtualCPUCount where unsafe virtualCPUs[index].wake.descriptor < 0 {
       let descriptor = eventfd(0, CInt(EFD_CLOEXEC) | CInt(EFD_NONBLOCK))
       guard descriptor >= 0 else { throw SystemError("eventfd") }
-      unsafe virtualCPUs[index].descriptor = descriptor
+      unsafe virtualCPUs[index].wake.descriptor = descriptor
     }
   }
 
@@ -74,13 +74,13 @@ struct EventSlot: ~Copyable {
   func clear() {
     sharedInfo.fill(0)
     for index in 0..<SharedInfo.virtualCPUCount {
-      unsafe virtualCPUs[index].kicksSent.store(0, ordering: .relaxed)
-      unsafe virtualCPUs[index].kicksSaved.store(0, ordering: .relaxed)
-      unsafe virtualCPUs[index].wake()
-      unsafe virtualCPUs[index].resumeWord = 0
-      unsafe virtualCPUs[index].resumeBit = 0
+      unsafe virtualCPUs[index].wake.kicksSent.store(0, ordering: .relaxed)
+      unsafe virtualCPUs[index].wake.kicksSaved.store(0, ordering: .relaxed)
+      let wasKicked = unsafe virtualCPUs[index].wake.end()
+      unsafe virtualCPUs[index].cursor.settle(
+        wasKicked: wasKicked, descriptor: unsafe virtualCPUs[index].wake.descriptor)
+      unsafe virtualCPUs[index].cursor.restart()
     }
-    forgetQueues()
     usesFIFO.store(false, ordering: .sequentiallyConsistent)
     if let fifo = unsafe fifo { unsafe fifo.pointee.retire() }
   }
@@ -88,8 +88,8 @@ struct EventSlot: ~Copyable {
   /// Forgets what the CPUs had begun to take from FIFO queues.
   func forgetQueues() {
     for index in 0..<SharedInfo.virtualCPUCount {
-      unsafe virtualCPUs[index].localHeads = InlineArray(repeating: 0)
-      unsafe virtualCPUs[index].readyQueues = 0
+      unsafe virtualCPUs[index].cursor.localHeads = InlineArray(repeating: 0)
+      unsafe virtualCPUs[index].cursor.readyQueues = 0
     }
   }
 
@@ -156,7 +156,7 @@ extension EventSlot {
   func markUpcallPending(_ virtualCPU: Int) {
     let byte = sharedInfo.word8(
       at: virtualCPU * SharedInfo.virtualCPUByteCount + SharedInfo.upcallPendingOffset)
-    if byte.exchange(1) == 0 { unsafe virtualCPUs[virtualCPU].kick() }
+    if byte.exchange(1) == 0 { unsafe virtualCPUs[virtualCPU].wake.kick() }
   }
 
   /// Clears a port's mask and raises it again if it is pending.

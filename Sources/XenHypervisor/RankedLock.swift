@@ -27,6 +27,10 @@ enum LockRank: UInt32, Sendable {
 struct RankedLock<Value: ~Copyable>: ~Copyable, Sendable {
   private let mutex: Mutex<Value>
   private let rank: LockRank
+  #if DEBUG
+    /// The mutex once more in words that the thread sanitizer understands: the standard library's is not instrumented.
+    private let order = Atomic<Bool>(false)
+  #endif
 
   init(_ rank: LockRank, _ value: consuming sending Value) {
     mutex = Mutex(value)
@@ -42,7 +46,13 @@ struct RankedLock<Value: ~Copyable>: ~Copyable, Sendable {
       precondition(pv_held_lock_ranks() >> rank.rawValue == 0, "locks are taken out of order")
       pv_set_held_lock_ranks(pv_held_lock_ranks() | 1 << rank.rawValue)
       defer { pv_set_held_lock_ranks(pv_held_lock_ranks() & ~(1 << rank.rawValue)) }
+      return try mutex.withLock { (value: inout sending Value) throws(Failure) -> sending Answer in
+        _ = order.load(ordering: .acquiring)
+        defer { order.store(true, ordering: .releasing) }
+        return try body(&value)
+      }
+    #else
+      return try mutex.withLock(body)
     #endif
-    return try mutex.withLock(body)
   }
 }

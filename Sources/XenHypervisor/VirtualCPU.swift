@@ -68,8 +68,8 @@ public import XenWire
     var words = selector.exchange(0)
     guard words != 0 else { return 0 }
     var count = 0
-    let startWord = unsafe state.pointee.resumeWord
-    let startBit = unsafe state.pointee.resumeBit
+    let startWord = unsafe state.pointee.cursor.resumeWord
+    let startBit = unsafe state.pointee.cursor.resumeBit
     let comesRoundAgain = startBit > 0 && words & (1 << UInt64(startWord)) != 0
     if comesRoundAgain { count += takeWord(startWord, bits: ~0 << UInt64(startBit), body) }
     if comesRoundAgain { words &= ~(1 << UInt64(startWord)) }
@@ -103,8 +103,8 @@ public import XenWire
         continue
       }
       pending.fetchAnd(~(1 << UInt64(bit)))
-      unsafe state.pointee.resumeWord = bit == 63 ? (word + 1) & 63 : word
-      unsafe state.pointee.resumeBit = bit == 63 ? 0 : bit + 1
+      unsafe state.pointee.cursor.resumeWord = bit == 63 ? (word + 1) & 63 : word
+      unsafe state.pointee.cursor.resumeBit = bit == 63 ? 0 : bit + 1
       body(EventPort(rawValue: UInt32(word * 64 + bit)))
       count += 1
     }
@@ -114,19 +114,23 @@ public import XenWire
   // MARK: Sleeping
 
   /// The eventfd that becomes readable when a sleeping CPU is kicked; owned by the hypervisor.
-  public var wakeDescriptor: CInt { unsafe state.pointee.descriptor }
+  @inlinable public var wakeDescriptor: CInt { unsafe state.pointee.wake.descriptor }
 
   /// Says that the thread is about to sleep; false when something arrived already, and then it must not.
   @inlinable
   public func prepareToSleep() -> Bool {
-    unsafe state.pointee.sleep.store(VirtualCPUState.sleeping, ordering: .sequentiallyConsistent)
+    unsafe state.pointee.wake.sleep.store(WakeState.sleeping, ordering: .sequentiallyConsistent)
     if upcallPending.loadSequential() == 0 { return true }
     didWake()
     return false
   }
 
   /// Says that the thread is awake again, and takes back the token of a kick; call it however the sleep ended.
-  @inlinable public func didWake() { unsafe state.pointee.wake() }
+  @inlinable
+  public func didWake() {
+    let wasKicked = unsafe state.pointee.wake.end()
+    unsafe state.pointee.cursor.settle(wasKicked: wasKicked, descriptor: wakeDescriptor)
+  }
 
   /// Sleeps until something is pending or the time is over; false when it was the time.
   /// - Parameter milliseconds: how long at most; -1 is for ever.
@@ -146,7 +150,7 @@ public import XenWire
   }
 
   /// Kicks that a sender had to send because the thread slept.
-  public var kicksSent: UInt64 { unsafe state.pointee.kicksSent.load(ordering: .relaxed) }
+  public var kicksSent: UInt64 { unsafe state.pointee.wake.kicksSent.load(ordering: .relaxed) }
   /// Kicks that were not needed because the thread was awake.
-  public var kicksSaved: UInt64 { unsafe state.pointee.kicksSaved.load(ordering: .relaxed) }
+  public var kicksSaved: UInt64 { unsafe state.pointee.wake.kicksSaved.load(ordering: .relaxed) }
 }

@@ -4,9 +4,21 @@ import CLinux
 import Glibc
 public import Synchronization
 
-/// One virtual CPU's part in being woken; stays in memory for the hypervisor's life, so that a late sender is harmless.
+/// What the hypervisor keeps of one virtual CPU; stays in memory for its life, so that a late sender is harmless.
+///
+/// The half that senders touch and the half that belongs to the CPU's thread stand in different cache lines.
 @usableFromInline
 struct VirtualCPUState: ~Copyable {
+  @usableFromInline var wake = WakeState()
+  private let gap = InlineArray<12, UInt64>(repeating: 0)
+  @usableFromInline var cursor = DeliveryCursor()
+
+  @inlinable init() {}
+}
+
+/// One virtual CPU's part in being woken; senders on any thread use it.
+@usableFromInline
+struct WakeState: ~Copyable {
   @usableFromInline static let awake: UInt32 = 0
   @usableFromInline static let sleeping: UInt32 = 1
   @usableFromInline static let kicked: UInt32 = 2
@@ -17,18 +29,6 @@ struct VirtualCPUState: ~Copyable {
   @usableFromInline var descriptor: CInt = -1
   @usableFromInline let kicksSent = Atomic<UInt64>(0)
   @usableFromInline let kicksSaved = Atomic<UInt64>(0)
-
-  // The rest belongs to the CPU's own thread.
-
-  /// Kicks whose token has not been read from the eventfd yet.
-  @usableFromInline var owedTokens: UInt64 = 0
-  /// Where the scan of pending ports goes on, so that every port has its turn.
-  @usableFromInline var resumeWord = 0
-  @usableFromInline var resumeBit = 0
-  /// The next port of each FIFO queue that was begun and not finished.
-  @usableFromInline var localHeads = InlineArray<16, UInt32>(repeating: 0)
-  /// The FIFO queues that are known not to be empty, one bit each.
-  @usableFromInline var readyQueues: UInt32 = 0
 
   @inlinable init() {}
 
@@ -51,21 +51,47 @@ struct VirtualCPUState: ~Copyable {
   @usableFromInline
   func signal() { _ = eventfd_write(descriptor, 1) }
 
-  /// Ends a sleep, however it ended, and takes back the token of a kick.
+  /// Ends a sleep; answers whether somebody kicked.
   @inlinable
-  mutating func wake() {
-    if sleep.exchange(Self.awake, ordering: .sequentiallyConsistent) == Self.kicked { owedTokens += 1 }
-    if owedTokens > 0 { drainTokens() }
-  }
+  func end() -> Bool { sleep.exchange(Self.awake, ordering: .sequentiallyConsistent) == Self.kicked }
+}
 
-  /// Reads the eventfd.
+/// Where a virtual CPU's thread stands in taking its events; nobody else touches it.
+@usableFromInline
+struct DeliveryCursor {
+  /// Kicks whose token has not been read from the eventfd yet.
+  @usableFromInline var owedTokens: UInt64 = 0
+  /// Where the scan of pending ports goes on, so that every port has its turn.
+  @usableFromInline var resumeWord = 0
+  @usableFromInline var resumeBit = 0
+  /// The next port of each FIFO queue that was begun and not finished.
+  @usableFromInline var localHeads = InlineArray<16, UInt32>(repeating: 0)
+  /// The FIFO queues that are known not to be empty, one bit each.
+  @usableFromInline var readyQueues: UInt32 = 0
+
+  @inlinable init() {}
+
+  /// Takes back the token of a kick.
   ///
   /// A kick that is still on its way stays owed, and is read after the next sleep that it cuts short.
+  @inlinable
+  mutating func settle(wasKicked: Bool, descriptor: CInt) {
+    if wasKicked { owedTokens += 1 }
+    if owedTokens > 0 { readTokens(descriptor) }
+  }
+
   @usableFromInline
-  mutating func drainTokens() {
+  mutating func readTokens(_ descriptor: CInt) {
     var value: UInt64 = 0
     // SAFETY: an eventfd gives exactly the eight bytes of `value`.
     guard unsafe read(descriptor, &value, 8) == 8 else { return }
     owedTokens -= min(owedTokens, value)
+  }
+
+  /// Forgets where the scan stood; what is owed stays owed.
+  mutating func restart() {
+    let owed = owedTokens
+    self = DeliveryCursor()
+    owedTokens = owed
   }
 }
