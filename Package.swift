@@ -109,7 +109,9 @@ let package = Package(
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
-    tests("XenHypervisorTests", imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux"]),
+    tests(
+      "XenHypervisorTests",
+      imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter"]),
     tests(
       "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
     tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),

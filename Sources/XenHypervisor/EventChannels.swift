@@ -56,27 +56,31 @@ public import XenWire
   /// - Throws: `.invalid` for a port that is free, out of range or not for sending.
   @inlinable
   public func send(_ port: EventPort) throws(EventChannelError) {
-    guard port.rawValue > 0, port.rawValue < UInt32(EventSlot.portCapacity) else { throw .invalid }
-    let here = unsafe slot.pointee.record(port.rawValue)
-    switch here.state {
-    case .interdomain:
-      guard let peer = unsafe slots[here.remoteSlot] else { return }
-      let there = unsafe peer.pointee.record(here.remotePort)
-      // A peer that closed or moved on at this very moment has nothing to be told.
-      guard there.state == .interdomain, there.remoteSlot == slotIndex, there.remotePort == port.rawValue else {
-        return
-      }
-      unsafe peer.pointee.post(here.remotePort, to: there.virtualCPU)
-    case .interprocessor: unsafe slot.pointee.post(port.rawValue, to: here.virtualCPU)
-    case .unbound: return
-    case .closed, .virtualInterrupt: throw .invalid
-    }
+    guard deliver(port) else { throw .invalid }
   }
 
   /// Signals the port's peer; a port that cannot be sent on is ignored.
+  @inlinable public func notify(_ port: EventPort) { _ = deliver(port) }
+
+  /// Signals the port's peer; false for a port that cannot be sent on.
   @inlinable
-  public func notify(_ port: EventPort) {
-    do throws(EventChannelError) { try send(port) } catch {}
+  func deliver(_ port: EventPort) -> Bool {
+    guard port.rawValue > 0, port.rawValue < UInt32(EventSlot.portCapacity) else { return false }
+    let here = unsafe slot.pointee.record(port.rawValue)
+    switch here.state {
+    case .interdomain:
+      guard let peer = unsafe slots[here.remoteSlot] else { return true }
+      let there = unsafe peer.pointee.record(here.remotePort)
+      // A peer that closed or moved on at this very moment has nothing to be told.
+      guard there.state == .interdomain, there.remoteSlot == slotIndex, there.remotePort == port.rawValue else {
+        return true
+      }
+      unsafe peer.pointee.post(here.remotePort, to: there.virtualCPU)
+    case .interprocessor: unsafe slot.pointee.post(port.rawValue, to: here.virtualCPU)
+    case .unbound: break
+    case .closed, .virtualInterrupt: return false
+    }
+    return true
   }
 
   /// The number of ports that are not closed.
