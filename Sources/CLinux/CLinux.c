@@ -45,6 +45,11 @@ const unsigned long pv_blkzeroout = BLKZEROOUT;
 const unsigned long pv_blksecdiscard = BLKSECDISCARD;
 const unsigned long pv_fuse_dev_ioc_clone = FUSE_DEV_IOC_CLONE;
 
+static _Thread_local uint32_t held_lock_ranks;
+
+uint32_t pv_held_lock_ranks(void) { return held_lock_ranks; }
+void pv_set_held_lock_ranks(uint32_t ranks) { held_lock_ranks = ranks; }
+
 int pv_errno(void) { return errno; }
 void pv_set_errno(int value) { errno = value; }
 

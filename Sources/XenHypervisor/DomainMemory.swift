@@ -2,7 +2,6 @@
 
 import CLinux
 public import GuestMemory
-import Synchronization
 public import XenWire
 
 /// A domain's pseudo-physical memory: one sparse memfd, mapped once for its owner, handed out in adjacent pages.
@@ -24,14 +23,14 @@ public final class DomainMemory: @unchecked Sendable {
   let mapping: MappedMemory
   /// The whole memory as its owner sees it; frame f starts at byte f * 4096.
   public let region: SharedRegion
-  let freeRuns: Mutex<[FrameRun]>
+  let freeRuns: RankedLock<[FrameRun]>
 
   init(domain: DomainID, byteCount: Int) throws(SystemError) {
     file = try MemoryFile(name: "domain-\(domain)", byteCount: byteCount)
     mapping = try file.map()
     region = mapping.region
     self.byteCount = file.byteCount
-    freeRuns = Mutex([FrameRun(start: 0, count: file.byteCount >> PageGeometry.pageShift)])
+    freeRuns = RankedLock(.memory, [FrameRun(start: 0, count: file.byteCount >> PageGeometry.pageShift)])
   }
 
   /// The number of pages.

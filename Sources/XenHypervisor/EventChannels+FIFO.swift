@@ -50,7 +50,7 @@ extension EventChannels {
       guard page < FIFOLayout.arrayPageLimit else { throw .noSpace }
       guard memory.page(frame) != nil else { throw .invalid }
       do throws(SystemError) {
-        try unsafe fifo.pointee.addArrayPage(Int(frame.rawValue), of: memory)
+        try unsafe fifo.pointee.addArrayPage(Int(frame.rawValue), of: memory, faults: faults)
       } catch {
         throw .noSpace
       }

@@ -23,14 +23,15 @@ extension EventChannels {
     do throws(EventChannelError) {
       try adopt(port)
     } catch {
-      try close(port)
+      if !faults.has(.halfOpenPortKept) { try close(port) }
       throw error
     }
     return port
   }
 
   func portLimit(in state: EventTopology) -> Int {
-    min(state.domains[slotIndex].portLimit, interface == .fifo ? FIFOLayout.portCount : SharedInfo.portCount)
+    let limit = state.domains[slotIndex].portLimit + (faults.has(.limitIsOffByOne) ? 1 : 0)
+    return min(limit, interface == .fifo ? FIFOLayout.portCount : SharedInfo.portCount)
   }
 
   func check(_ virtualCPU: Int, in state: EventTopology) throws(EventChannelError) {
@@ -56,6 +57,7 @@ extension EventChannels {
       if unsafe slot.pointee.record(port).state == .closed, unsafe !slot.pointee.isQueued(port) { return port }
       port += 1
     }
+    if faults.has(.exhaustionUndone) { state.domains[slotIndex].openPortCount -= 1 }
     throw .noSpace
   }
 

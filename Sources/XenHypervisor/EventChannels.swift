@@ -24,8 +24,9 @@ public import XenWire
   /// The domain whose ports these are.
   public let domain: DomainID
   let memory: DomainMemory
+  var faults: PlantedFaults { fabric.faults }
   /// The guest's pages that hold control blocks and event words; nothing until the guest itself chose the FIFO interface.
-  let eventPages = Mutex<[GuestPages]?>(nil)
+  let eventPages = RankedLock<[GuestPages]?>(.eventPages, nil)
 
   init(
     domain: DomainID, virtualCPUCount: Int, portLimit: Int, policy: DomainPolicy, memory: DomainMemory,

@@ -17,7 +17,7 @@ final class EventFabric: @unchecked Sendable {
 
   let slots: UnsafeMutablePointer<UnsafeMutablePointer<EventSlot>?>
   private let slotMemory: MappedMemory
-  let topology = Mutex(EventTopology())
+  let topology = RankedLock(.topology, EventTopology())
   let faults: PlantedFaults
 
   init(faults: PlantedFaults) throws(SystemError) {

@@ -104,7 +104,8 @@ extension EventSlot {
   /// The guest's part of unmasking: enough when nothing is pending and the hypervisor is not changing the word.
   private static func clearMaskUnlessPending(_ word: SharedWord<UInt32>) -> Bool {
     var seen = word.loadAcquiring()
-    while true {
+    // A word that stays busy was made so by the guest itself; the hypervisor's part of unmasking does not mind.
+    for _ in 0..<1000 {
       if seen & FIFOLayout.masked == 0 { return true }
       if seen & FIFOLayout.pending != 0 { return false }
       let expected = seen & ~FIFOLayout.busy
@@ -112,6 +113,7 @@ extension EventSlot {
       if result.exchanged { return true }
       seen = result.original
     }
+    return false
   }
 
   func maskFIFO(_ port: UInt32) { fifoWord(port)?.fetchOr(FIFOLayout.masked) }

@@ -50,9 +50,14 @@ struct FIFOEvents: ~Copyable {
   var pageCount: Int { arrayPageCount.load(ordering: .sequentiallyConsistent) }
 
   /// Takes one more page of event words.
-  func addArrayPage(_ frame: Int, of memory: DomainMemory) throws(SystemError) {
+  func addArrayPage(_ frame: Int, of memory: DomainMemory, faults: PlantedFaults) throws(SystemError) {
     let page = pageCount
+    if faults.has(.arrayPageAnnouncedEarly) {
+      arrayPageCount.store(page + 1, ordering: .sequentiallyConsistent)
+      faults.reach(.expanding)
+    }
     try place(frame, of: memory, at: page)
+    if !faults.has(.arrayPageAnnouncedEarly) { faults.reach(.expanding) }
     arrayPageCount.store(page + 1, ordering: .sequentiallyConsistent)
   }
 

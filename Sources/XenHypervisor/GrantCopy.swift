@@ -59,7 +59,7 @@ extension Hypervisor {
     for index in operations.indices {
       let operation = operations[index]
       do throws(GrantStatus) {
-        if operation.byteCount != 0 { try copyOne(operation, for: caller) }
+        if operation.byteCount != 0 || faults.has(.emptyCopyIsChecked) { try copyOne(operation, for: caller) }
         operations[index].status = .okay
       } catch {
         operations[index].status = error
@@ -81,12 +81,21 @@ extension Hypervisor {
     else { throw .badCopyArgument }
     guard source.contains(operation.source.offset, count), destination.contains(operation.destination.offset, count)
     else { throw .generalError }
-    guard let from = sourceOwner.memory.page(FrameNumber(rawValue: source.range.frame)),
+    faults.reach(.copying)
+    let frame = faults.has(.copyReadsFrameAgain) ? frameNow(source, of: sourceOwner) : source.range.frame
+    guard let from = sourceOwner.memory.page(FrameNumber(rawValue: frame)),
       let to = destinationOwner.memory.page(FrameNumber(rawValue: destination.range.frame))
     else { throw .badPage }
     Self.move(
       from.slice(at: operation.source.offset, byteCount: count),
       to: to.slice(at: operation.destination.offset, byteCount: count))
+  }
+
+  /// The bug of XSA-500: what the entry says now, not what was judged.
+  private func frameNow(_ claim: CopyClaim, of owner: Domain) -> UInt64 {
+    guard let reference = claim.reference else { return claim.range.frame }
+    let entry = Int(reference.rawValue) * GrantEntryV1.byteCount
+    return UInt64(owner.grantTable.entries.word32(at: entry + GrantEntryV1.frameOffset).loadAcquiring())
   }
 
   /// The domain that an end names, if the caller may have to do with it.

@@ -20,13 +20,13 @@ public final class GrantMappings: Sendable {
   let domain: DomainID
   let strategy: MappingStrategy
   let faults: PlantedFaults
-  let state: Mutex<MapperState>
+  let state: RankedLock<MapperState>
 
   init(domain: DomainID, strategy: MappingStrategy, limits: DomainLimits, faults: PlantedFaults) {
     self.domain = domain
     self.strategy = strategy
     self.faults = faults
-    state = Mutex(MapperState(frames: limits.maptrackFrames))
+    state = RankedLock(.mapperTable, MapperState(frames: limits.maptrackFrames, faults: faults))
   }
 
   /// The number of live mappings.
@@ -58,6 +58,10 @@ public final class GrantMappings: Sendable {
     let increment = GrantPins.increment(for: flags)
     table.active.withLock { active in
       for index in references.indices where results[index].status == .okay {
+        if faults.has(.batchEndsEarly), index > 0, index == references.count - 1 {
+          results[index].status = .generalError
+          break
+        }
         switch table.pin(
           references[index], by: domain, increment: increment, isReadOnly: flags.contains(.readOnly), in: &active)
         {
@@ -86,7 +90,9 @@ public final class GrantMappings: Sendable {
 
   /// Undoes mappings; what is not mapped is left alone, and makes the answer false.
   func unmap(_ handles: Span<GrantHandle>) -> Bool {
+    if faults.has(.unpinnedBeforeUnmapped) { clearMarksEarly(handles) }
     let list = state.withLock { $0.close(handles) }
+    faults.reach(.unmapped)
     release(list)
     return list.isComplete
   }
@@ -96,6 +102,7 @@ public final class GrantMappings: Sendable {
     var next = list.first
     while next != .invalid {
       guard let table = state.withLock({ $0.maptrack[next].window?.table }) else { return }
+      if faults.has(.lockOrderInverted) { state.withLock { _ in table.active.withLock { _ in } } }
       table.active.withLock { active in
         state.withLock { state in
           while next != .invalid {
@@ -103,7 +110,10 @@ public final class GrantMappings: Sendable {
             let entry = state.maptrack[handle]
             guard entry.window?.table === table else { return }
             next = entry.next
-            table.unpin(entry.reference, increment: GrantPins.increment(for: entry.flags), in: &active)
+            let forgotten: GrantMapFlags =
+              faults.has(.devicePinForgotten) && entry.flags.contains(.host) ? .device : []
+            table.unpin(
+              entry.reference, increment: GrantPins.increment(for: entry.flags.subtracting(forgotten)), in: &active)
             state.release(handle)
           }
           if active.isDead { state.dropWindow(on: table) }
@@ -121,9 +131,11 @@ extension GrantMappings {
   func retire() {
     state.withLock { $0.isDead = true }
     var next = 0
+    let step = faults.has(.teardownInOnePiece) ? Int.max / 2 : Self.mappingsPerSlice
     while true {
       let (list, end) = state.withLock { state -> (ClosingList, Int) in
-        let end = min(next + Self.mappingsPerSlice, state.maptrack.handleEnd)
+        let end = min(next + step, state.maptrack.handleEnd)
+        faults.reach(.mappingSlice(end - next))
         let live = (next..<end).map { GrantHandle(rawValue: UInt32($0)) }.filter { state.maptrack.isLive($0) }
         return (state.close(live.span), end)
       }
@@ -136,4 +148,14 @@ extension GrantMappings {
 
   /// Drops the window on a domain that is gone, unless something in it is still mapped.
   func forget(_ table: GrantTable) { state.withLock { $0.dropWindow(on: table) } }
+
+  /// The bug of XSA-230: the granter is told that its pages are free while they can still be reached.
+  private func clearMarksEarly(_ handles: Span<GrantHandle>) {
+    state.withLock { state in
+      for index in handles.indices where state.maptrack.isLive(handles[index]) {
+        let entry = state.maptrack[handles[index]]
+        entry.window?.table.clearMarks([.reading, .writing], of: Int(entry.reference.rawValue))
+      }
+    }
+  }
 }

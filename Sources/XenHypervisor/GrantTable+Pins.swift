@@ -60,8 +60,9 @@ extension GrantTable {
     _ reference: GrantReference, by mapper: DomainID, increment: UInt32, isReadOnly: Bool, isCopy: Bool = false,
     in state: inout ActiveEntries
   ) -> Result<PinnedRange, GrantStatus> {
-    guard !state.isDead else { return .failure(.badDomain) }
-    guard reference.rawValue < UInt32(state.entries.count) else { return .failure(.badReference) }
+    guard !state.isDead || faults.has(.deadTableUsed) else { return .failure(.badDomain) }
+    let end = faults.has(.rangeOfFutureTable) ? referenceLimit : state.entries.count
+    guard reference.rawValue < UInt32(end) else { return .failure(.badReference) }
     let index = Int(reference.rawValue)
     var entry = state.entries[index]
     if entry.pins.isPinned {
@@ -75,7 +76,9 @@ extension GrantTable {
       let flags: GrantFlags
       switch mark(index, for: use) {
       case .success(let seen): flags = seen
-      case .failure(let refusal): return .failure(refusal)
+      case .failure(let refusal):
+        guard faults.has(.failedMarkIsOkay) else { return .failure(refusal) }
+        flags = .permitAccess
       }
       if !entry.pins.isPinned {
         entry = latch(index, flags: flags, for: mapper)
@@ -107,6 +110,7 @@ extension GrantTable {
       cleared.insert(.reading)
       state.pinnedCount -= 1
     }
+    if faults.has(.marksGoWithFirstUnmap) { cleared = [.reading, .writing] }
     if !cleared.isEmpty { clearMarks(cleared, of: index) }
   }
 
@@ -126,7 +130,7 @@ extension GrantTable {
   private func markVersion1(_ index: Int, for use: EntryUse) -> Result<GrantFlags, GrantStatus> {
     let word = entries.word32(at: index * GrantEntryV1.byteCount)
     var seen = word.loadAcquiring()
-    for _ in 0..<Self.compareExchangeTries {
+    for _ in 0..<(faults.has(.unboundedTries) ? 100_000 : Self.compareExchangeTries) {
       let flags = GrantFlags(rawValue: UInt16(truncatingIfNeeded: seen))
       if !use.isPinned {
         guard flags.type == GrantFlags.permitAccess.rawValue, UInt16(seen >> 16) == use.mapper.rawValue else {
@@ -134,6 +138,7 @@ extension GrantTable {
         }
       }
       if !use.isReadOnly && flags.contains(.readOnly) { return .failure(.generalError) }
+      faults.reach(.marking)
       let result = word.compareExchange(expected: seen, desired: seen | UInt32(use.marks.rawValue))
       if result.exchanged { return .success(flags) }
       seen = result.original
@@ -141,7 +146,7 @@ extension GrantTable {
     return .failure(.generalError)
   }
 
-  private func clearMarks(_ marks: GrantFlags, of index: Int) {
+  func clearMarks(_ marks: GrantFlags, of index: Int) {
     guard version == 1 else { return clearMarksVersion2(marks, of: index) }
     // The domid shares the 32-bit word; an and-mask leaves it alone.
     entries.word32(at: index * GrantEntryV1.byteCount).fetchAnd(~UInt32(marks.rawValue))

@@ -37,7 +37,7 @@ extension GrantTable {
     try references.withLock { (free: inout FreeReferences) throws(GrantVersionError) in
       guard free.takenCount == 0 else { throw .inUse }
       try active.withLock { (state: inout ActiveEntries) throws(GrantVersionError) in
-        guard state.pinnedCount == 0 else { throw .inUse }
+        guard state.pinnedCount == 0 || faults.has(.versionChangeIgnoresPins) else { throw .inUse }
         guard wanted != version else { return }
         convertReservedEntries(to: wanted)
         currentVersion.store(UInt32(wanted), ordering: .sequentiallyConsistent)

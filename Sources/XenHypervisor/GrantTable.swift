@@ -41,8 +41,8 @@ public import XenWire
   let faults: PlantedFaults
   @usableFromInline let currentVersion: Atomic<UInt32>
   let currentFrameCount: Atomic<Int>
-  let references: Mutex<FreeReferences>
-  let active: Mutex<ActiveEntries>
+  let references: RankedLock<FreeReferences>
+  let active: RankedLock<ActiveEntries>
 
   init(domain: DomainID, memoryPageCount: Int, limits: DomainLimits, faults: PlantedFaults) throws(SystemError) {
     self.domain = domain
@@ -58,8 +58,9 @@ public import XenWire
     statusWords = mapping.region.slice(at: entryBytes, byteCount: statusBytes)
     currentVersion = Atomic(1)
     currentFrameCount = Atomic(1)
-    references = Mutex(FreeReferences(from: GrantReference.reservedCount, to: UInt32(GrantEntryV1.perFrame)))
-    active = Mutex(ActiveEntries(count: GrantEntryV1.perFrame))
+    references = RankedLock(
+      .references, FreeReferences(from: GrantReference.reservedCount, to: UInt32(GrantEntryV1.perFrame)))
+    active = RankedLock(.granterTable, ActiveEntries(count: GrantEntryV1.perFrame))
   }
 
   /// The layout of the entries, 1 or 2 (`GNTTABOP_get_version`).

@@ -23,8 +23,8 @@ public final class Hypervisor: Sendable {
   let fabric: EventFabric
   let faults: PlantedFaults
   /// Held while a domain is made, so that two never get one number.
-  private let creation = Mutex(())
-  private let domains = Mutex<[DomainID: Domain]>([:])
+  private let creation = RankedLock(.creation, ())
+  private let domains = RankedLock<[DomainID: Domain]>(.domains, [:])
 
   /// Makes a hypervisor without domains.
   /// - Throws: `.system` when there is no memory.
@@ -111,6 +111,7 @@ public final class Hypervisor: Sendable {
     } else {
       refusal = .badDomain
     }
+    if faults.has(.statusUnwritten) { return }
     for index in references.indices { results[index] = GrantMapping(status: refusal) }
   }
 

@@ -12,7 +12,7 @@ struct MapperState {
   /// Set when the domain is destroyed: nothing is mapped any more from then on.
   var isDead = false
 
-  init(frames: Int) { maptrack = Maptrack(frames: frames) }
+  init(frames: Int, faults: PlantedFaults) { maptrack = Maptrack(frames: frames, faults: faults) }
 
   var mappedPageCount: Int { windows.reduce(areaPageCount) { $0 + $1.mappedPageCount } }
 

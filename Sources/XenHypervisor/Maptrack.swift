@@ -50,7 +50,12 @@ struct Maptrack {
   private(set) var takenCount = 0
   let limit: Int
 
-  init(frames: Int) { limit = frames * Self.handlesPerFrame }
+  private let faults: PlantedFaults
+
+  init(frames: Int, faults: PlantedFaults) {
+    self.faults = faults
+    limit = faults.has(.capacityInFrames) ? frames : frames * Self.handlesPerFrame
+  }
 
   subscript(handle: GrantHandle) -> MaptrackEntry {
     get { entries[Int(handle.rawValue)] }
@@ -60,7 +65,9 @@ struct Maptrack {
 
   /// Whether the handle names a mapping.
   func isLive(_ handle: GrantHandle) -> Bool {
-    handle.rawValue < UInt32(entries.count) && entries[Int(handle.rawValue)].state == .live
+    guard handle.rawValue < UInt32(entries.count) else { return false }
+    let state = entries[Int(handle.rawValue)].state
+    return state == .live || state == .closing && faults.has(.closingHandleIsLive)
   }
 
   /// Takes a free handle; nothing when the table is full.
@@ -77,7 +84,7 @@ struct Maptrack {
       firstFree = GrantHandle(rawValue: UInt32(first))
     }
     let handle = firstFree
-    firstFree = self[handle].next
+    if !faults.has(.handleStaysFree) { firstFree = self[handle].next }
     self[handle].state = .opening
     self[handle].next = .invalid
     takenCount += 1

@@ -11,13 +11,14 @@ extension VirtualCPU {
   func takeFIFO(atMost limit: Int, _ body: (EventPort) -> Void) -> Int {
     guard let fifo = unsafe slot.pointee.fifo, let control = unsafe fifo.pointee.control(of: index) else { return 0 }
     let readyWord = control.word32(at: FIFOLayout.readyOffset)
-    var ready = unsafe state.pointee.readyQueues | readyWord.exchange(0)
+    // Other bits are nonsense that only the guest itself can have written.
+    let queues: UInt32 = 0xFFFF
+    var ready = unsafe (state.pointee.readyQueues | readyWord.exchange(0)) & queues
     var count = 0
     var steps = 0
     // A masked or forgotten port is a step without an event.
     while ready != 0, count < limit, steps < limit * 4 {
       let priority = ready.trailingZeroBitCount
-      guard priority < FIFOLayout.priorityCount else { break }
       steps += 1
       var port = unsafe state.pointee.localHeads[priority]
       if port == 0 { port = control.word32(at: FIFOLayout.headOffset + priority * 4).loadAcquiring() }
@@ -35,7 +36,7 @@ extension VirtualCPU {
         body(EventPort(rawValue: port))
         count += 1
       }
-      ready |= readyWord.exchange(0)
+      ready |= readyWord.exchange(0) & queues
     }
     unsafe state.pointee.readyQueues = ready
     // What is left for the next call must not be slept over.

@@ -54,9 +54,11 @@ public import XenWire
     var count = 0
     while hasPendingUpcall, count < Self.eventsPerCall {
       _ = upcallPending.exchange(0)
-      count +=
+      let taken =
         unsafe slot.pointee.usesFIFO.load(ordering: .acquiring)
         ? takeFIFO(atMost: Self.eventsPerCall - count, body) : takeTwoLevel(body)
+      if taken == 0 { break }
+      count += taken
     }
     return count
   }
@@ -130,10 +132,15 @@ public import XenWire
   /// - Parameter milliseconds: how long at most; -1 is for ever.
   @discardableResult
   public func sleep(atMostMilliseconds milliseconds: CInt = -1) -> Bool {
-    if prepareToSleep() {
+    let end = pv_monotonic_nanoseconds() + UInt64(max(milliseconds, 0)) * 1_000_000
+    while prepareToSleep() {
+      let now = pv_monotonic_nanoseconds()
+      let left = milliseconds < 0 ? -1 : CInt((end - min(now, end) + 999_999) / 1_000_000)
       var wait = pollfd(fd: wakeDescriptor, events: Int16(POLLIN), revents: 0)
-      _ = unsafe poll(&wait, 1, milliseconds)
+      _ = unsafe poll(&wait, 1, left)
       didWake()
+      // The token of an earlier kick may come late and end a sleep for which nothing is pending.
+      if hasPendingUpcall || left == 0 { break }
     }
     return hasPendingUpcall
   }

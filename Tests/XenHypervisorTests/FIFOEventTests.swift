@@ -281,6 +281,7 @@ struct FIFOEventTests {
         }
       }
     }
+    let stopped = Tally()
     let receivers = (0..<2).map { cpu -> @Sendable () -> Void in
       {
         let cpu = machine.guest.virtualCPUs[cpu]
@@ -293,11 +294,12 @@ struct FIFOEventTests {
             seen[index].raise(to: sequence[index].count)
           }
         }
+        stopped.raise()
       }
     }
     let mover: @Sendable () -> Void = {
       var random = SeededGenerator(seed: 5)
-      while seen.contains(where: { $0.count < rounds * 9 / 10 }) {
+      while stopped.count < 2, seen.contains(where: { $0.count < rounds * 9 / 10 }) {
         let port = there[Int.random(in: 0..<4, using: &random)]
         do throws(EventChannelError) {
           try machine.guest.eventChannels.setPriority(of: port, to: Int.random(in: 0..<16, using: &random))

@@ -8,7 +8,7 @@ import XenWire
 @testable import XenHypervisor
 
 /// Two domains that meet: 1 grants and waits for events, 0 maps and signals.
-struct Machine {
+struct Machine: Sendable {
   let hypervisor: Hypervisor
   let guest: Domain
   let control: Domain
@@ -116,4 +116,12 @@ func openDescriptorCount() -> Int {
   var count = 0
   while unsafe readdir(directory) != nil { count += 1 }
   return count
+}
+
+/// A value that threads may exchange.
+final class Guarded<Value: Sendable>: Sendable {
+  private let value: Mutex<Value>
+  init(_ value: Value) { self.value = Mutex(value) }
+  func get() -> Value { value.withLock { $0 } }
+  func set(_ new: Value) { value.withLock { $0 = new } }
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 
+import Glibc
 import GuestMemory
 import PVTestSupport
+import Synchronization
 import Testing
 import XenWire
 
@@ -242,5 +244,30 @@ struct SleepTests {
     }
     onThreads(senders + [receiver])
     #expect(seen.map(\.count) == Array(repeating: rounds, count: 4))
+  }
+}
+
+@Suite("Tokens of kicks")
+struct KickTokenTests {
+  @Test("the token of a kick that comes late ends no sleep for which nothing is pending")
+  func lateToken() throws {
+    let machine = try Machine()
+    let port = try machine.guest.eventChannels.bindInterprocessor(to: 0)
+    let cpu = machine.guest.virtualCPUs[0]
+    // A sender has said "kicked", and was held up before it wrote the token.
+    unsafe cpu.state.pointee.sleep.store(VirtualCPUState.kicked, ordering: .sequentiallyConsistent)
+    cpu.didWake()
+    unsafe cpu.state.pointee.signal()
+    let answer = Tally()
+    onThreads([
+      { answer.set(cpu.sleep() ? 1 : 2) },
+      {
+        var wait = pollfd(fd: cpu.wakeDescriptor, events: Int16(POLLIN), revents: 0)
+        while unsafe poll(&wait, 1, 0) != 0 {}
+        machine.guest.eventChannels.notify(port)
+      },
+    ])
+    #expect(answer.count == 1)
+    #expect(take(machine.guest) == [port.rawValue])
   }
 }

@@ -41,6 +41,10 @@ static inline uint64_t pv_monotonic_nanoseconds(void) {
   return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
+/// The ranks of the locks that this thread holds, one bit each; debug builds check their order.
+uint32_t pv_held_lock_ranks(void);
+void pv_set_held_lock_ranks(uint32_t ranks);
+
 int pv_errno(void);
 void pv_set_errno(int value);
 int pv_futex_wait(const void *word, uint32_t expected, const struct timespec *timeout);
