@@ -1,6 +1,7 @@
 #include <liburing.h>
 
 #include "CUring.h"
+#include "BlockingEntries.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +13,8 @@
 #define PV_BLOCK_URING_CMD_DISCARD _IO(0x12, 0)
 
 struct pv_ring {
+  /// Used instead of `uring` when not NULL.
+  struct blocking_entries *blocking;
   struct io_uring uring;
   int wait_descriptor;
   /// Entries prepared and not taken back.
@@ -36,17 +39,27 @@ static int create_uring(struct io_uring *uring, unsigned entries) {
   return result;
 }
 
-struct pv_ring *pv_ring_create(unsigned entries) {
+struct pv_ring *pv_ring_create(unsigned entries, bool blocking) {
   struct pv_ring *ring = calloc(1, sizeof *ring);
   if (ring == NULL) return NULL;
-  int result = create_uring(&ring->uring, entries);
+  int result = 0;
+  if (blocking) {
+    ring->blocking = blocking_entries_create(entries);
+    result = ring->blocking == NULL ? -ENOMEM : 0;
+  } else {
+    result = create_uring(&ring->uring, entries);
+  }
   if (result < 0) {
     free(ring);
     errno = -result;
     return NULL;
   }
   ring->wait_descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  result = ring->wait_descriptor < 0 ? -errno : io_uring_register_eventfd(&ring->uring, ring->wait_descriptor);
+  if (ring->wait_descriptor < 0) {
+    result = -errno;
+  } else if (!blocking) {
+    result = io_uring_register_eventfd(&ring->uring, ring->wait_descriptor);
+  }
   if (result < 0) {
     pv_ring_destroy(ring);
     errno = -result;
@@ -56,6 +69,7 @@ struct pv_ring *pv_ring_create(unsigned entries) {
 }
 
 int pv_ring_enable(struct pv_ring *ring) {
+  if (ring->blocking) return 0;
   // liburing 2.3 declares io_uring_enable_rings and does not export it.
   long result = syscall(__NR_io_uring_register, ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
   return result < 0 ? -errno : 0;
@@ -72,86 +86,123 @@ static void settle(struct pv_ring *ring) {
 }
 
 void pv_ring_destroy(struct pv_ring *ring) {
-  settle(ring);
-  io_uring_queue_exit(&ring->uring);
+  if (ring->blocking) {
+    blocking_entries_destroy(ring->blocking);
+  } else {
+    settle(ring);
+    io_uring_queue_exit(&ring->uring);
+  }
   if (ring->wait_descriptor >= 0) close(ring->wait_descriptor);
   free(ring);
 }
 
 int pv_ring_wait_descriptor(const struct pv_ring *ring) { return ring->wait_descriptor; }
 
-static bool finish_entry(struct pv_ring *ring, struct io_uring_sqe *entry, uint64_t tag, bool punt) {
+static void fill(struct io_uring_sqe *slot, const struct entry *entry) {
+  switch (entry->kind) {
+  case ENTRY_READ:
+    io_uring_prep_readv2(slot, entry->fd, entry->vector, entry->count, entry->offset, entry->flags);
+    break;
+  case ENTRY_WRITE:
+    io_uring_prep_writev2(slot, entry->fd, entry->vector, entry->count, entry->offset, entry->flags);
+    break;
+  case ENTRY_DATASYNC:
+    io_uring_prep_fsync(slot, entry->fd, IORING_FSYNC_DATASYNC);
+    break;
+  case ENTRY_ALLOCATE:
+    io_uring_prep_fallocate(slot, entry->fd, entry->flags, (off_t)entry->offset, (off_t)entry->length);
+    break;
+  case ENTRY_BLOCK_DISCARD:
+    io_uring_prep_rw(IORING_OP_URING_CMD, slot, entry->fd, NULL, 0, 0);
+    slot->cmd_op = PV_BLOCK_URING_CMD_DISCARD;
+    slot->addr = entry->offset;
+    slot->addr3 = entry->length;
+    break;
+  }
+  io_uring_sqe_set_data64(slot, entry->tag);
+  if (entry->punt) io_uring_sqe_set_flags(slot, IOSQE_ASYNC);
+}
+
+static bool prepare(struct pv_ring *ring, struct entry entry) {
+  if (ring->blocking) {
+    if (!blocking_entries_prepare(ring->blocking, &entry)) return false;
+  } else {
+    struct io_uring_sqe *slot = io_uring_get_sqe(&ring->uring);
+    if (slot == NULL) return false;
+    fill(slot, &entry);
+  }
   ring->outstanding++;
-  io_uring_sqe_set_data64(entry, tag);
-  if (punt) io_uring_sqe_set_flags(entry, IOSQE_ASYNC);
   return true;
 }
 
 bool pv_ring_read(
   struct pv_ring *ring, uint64_t tag, int fd, const struct iovec *vector, unsigned count, uint64_t offset, int flags,
   bool punt) {
-  struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
-  if (entry == NULL) return false;
-  io_uring_prep_readv2(entry, fd, vector, count, offset, flags);
-  return finish_entry(ring, entry, tag, punt);
+  return prepare(
+    ring, (struct entry){
+            .kind = ENTRY_READ, .tag = tag, .fd = fd, .vector = vector, .count = count, .offset = offset,
+            .flags = flags, .punt = punt});
 }
 
 bool pv_ring_write(
   struct pv_ring *ring, uint64_t tag, int fd, const struct iovec *vector, unsigned count, uint64_t offset, int flags,
   bool punt) {
-  struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
-  if (entry == NULL) return false;
-  io_uring_prep_writev2(entry, fd, vector, count, offset, flags);
-  return finish_entry(ring, entry, tag, punt);
+  return prepare(
+    ring, (struct entry){
+            .kind = ENTRY_WRITE, .tag = tag, .fd = fd, .vector = vector, .count = count, .offset = offset,
+            .flags = flags, .punt = punt});
 }
 
 bool pv_ring_datasync(struct pv_ring *ring, uint64_t tag, int fd) {
-  struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
-  if (entry == NULL) return false;
-  io_uring_prep_fsync(entry, fd, IORING_FSYNC_DATASYNC);
-  return finish_entry(ring, entry, tag, false);
+  return prepare(ring, (struct entry){.kind = ENTRY_DATASYNC, .tag = tag, .fd = fd});
 }
 
 bool pv_ring_allocate(struct pv_ring *ring, uint64_t tag, int fd, int mode, uint64_t offset, uint64_t count) {
-  struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
-  if (entry == NULL) return false;
-  io_uring_prep_fallocate(entry, fd, mode, (off_t)offset, (off_t)count);
-  return finish_entry(ring, entry, tag, false);
+  return prepare(
+    ring, (struct entry){
+            .kind = ENTRY_ALLOCATE, .tag = tag, .fd = fd, .flags = mode, .offset = offset, .length = count});
 }
 
 bool pv_ring_block_discard(struct pv_ring *ring, uint64_t tag, int fd, uint64_t offset, uint64_t count) {
-  struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
-  if (entry == NULL) return false;
-  io_uring_prep_rw(IORING_OP_URING_CMD, entry, fd, NULL, 0, 0);
-  entry->cmd_op = PV_BLOCK_URING_CMD_DISCARD;
-  entry->addr = offset;
-  entry->addr3 = count;
-  return finish_entry(ring, entry, tag, false);
+  return prepare(
+    ring, (struct entry){.kind = ENTRY_BLOCK_DISCARD, .tag = tag, .fd = fd, .offset = offset, .length = count});
 }
 
 int pv_ring_enter(struct pv_ring *ring) {
+  if (ring->blocking) {
+    blocking_entries_run(ring->blocking);
+    return 0;
+  }
   int result = io_uring_submit_and_get_events(&ring->uring);
   return result < 0 ? result : 0;
 }
 
 bool pv_ring_needs_enter(const struct pv_ring *ring) {
+  if (ring->blocking) return blocking_entries_prepared(ring->blocking) > 0;
   if (io_uring_sq_ready(&ring->uring) > 0) return true;
   return (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
-bool pv_ring_has_result(const struct pv_ring *ring) { return io_uring_cq_ready(&ring->uring) > 0; }
+bool pv_ring_has_result(const struct pv_ring *ring) {
+  if (ring->blocking) return blocking_entries_finished(ring->blocking) > 0;
+  return io_uring_cq_ready(&ring->uring) > 0;
+}
 
 unsigned pv_ring_take(struct pv_ring *ring, struct pv_ring_result *results, unsigned capacity) {
   unsigned taken = 0;
-  unsigned head = 0;
-  struct io_uring_cqe *entry = NULL;
-  io_uring_for_each_cqe(&ring->uring, head, entry) {
-    if (taken == capacity) break;
-    results[taken].tag = io_uring_cqe_get_data64(entry);
-    results[taken].value = entry->res;
-    taken++;
+  if (ring->blocking) {
+    while (taken < capacity && blocking_entries_take(ring->blocking, &results[taken])) taken++;
+  } else {
+    unsigned head = 0;
+    struct io_uring_cqe *entry = NULL;
+    io_uring_for_each_cqe(&ring->uring, head, entry) {
+      if (taken == capacity) break;
+      results[taken].tag = io_uring_cqe_get_data64(entry);
+      results[taken].value = entry->res;
+      taken++;
+    }
+    io_uring_cq_advance(&ring->uring, taken);
   }
-  io_uring_cq_advance(&ring->uring, taken);
   ring->outstanding -= taken;
   return taken;
 }

@@ -20,10 +20,20 @@ public struct ImageOptions: Equatable, Sendable {
     case unsafe
   }
 
+  /// Who does what has to wait: misses of the page cache, flushes, discards.
+  public enum Engine: Equatable, Sendable {
+    /// The kernel, through io_uring; `blocking` where a sandbox or an administrator forbids that.
+    case automatic
+    /// The queue's own thread, one request after the other: slow, and the same each time.
+    case blocking
+  }
+
   /// Who may write.
   public var access: Access
   /// Where writes rest before they are durable.
   public var cache: CacheMode
+  /// Who does what has to wait.
+  public var engine: Engine
   /// Bytes in a logical sector, 512 or 4096; nil is 512, or what the block device or `O_DIRECT` below demands.
   public var logicalSectorSize: Int?
   /// The number of queues that may be made.
@@ -31,11 +41,13 @@ public struct ImageOptions: Equatable, Sendable {
 
   /// Describes how an image is opened.
   public init(
-    access: Access = .readWrite, cache: CacheMode = .writeback, logicalSectorSize: Int? = nil, queueCount: Int = 1
+    access: Access = .readWrite, cache: CacheMode = .writeback, engine: Engine = .automatic,
+    logicalSectorSize: Int? = nil, queueCount: Int = 1
   ) {
     precondition(queueCount > 0, "an image has at least one queue")
     self.access = access
     self.cache = cache
+    self.engine = engine
     self.logicalSectorSize = logicalSectorSize
     self.queueCount = queueCount
   }

@@ -6,7 +6,7 @@ import CUring
 import Glibc
 import GuestMemory
 
-/// The queue's io_uring: made by one thread, used by the first that prepares an entry, and by no other after it.
+/// The queue's io_uring, or what stands in for it: made by one thread, used by the first that prepares an entry, and by no other after it.
 @safe struct SubmissionRing: ~Copyable, @unchecked Sendable {
   // SAFETY: `ring` is a live ring of CUring until deinit; descriptors and vectors are kept by the callers until the entry
   // that names them has finished.
@@ -16,8 +16,21 @@ import GuestMemory
   private(set) var isEnabled = false
 
   /// Makes a ring for `entryCount` entries in flight.
-  init(entryCount: Int) throws(SystemError) {
-    guard let ring = unsafe pv_ring_create(UInt32(entryCount)) else { throw SystemError("io_uring_setup") }
+  init(entryCount: Int, engine: ImageOptions.Engine) throws(SystemError) {
+    if engine == .automatic {
+      if let ring = unsafe pv_ring_create(UInt32(entryCount), false) {
+        unsafe self.init(ring)
+        return
+      }
+      // io_uring_disabled and sandboxes answer EPERM, kernels without it ENOSYS; anything else is a shortage.
+      let code = pv_errno()
+      guard code == EPERM || code == EACCES || code == ENOSYS else { throw SystemError("io_uring_setup", code: code) }
+    }
+    guard let ring = unsafe pv_ring_create(UInt32(entryCount), true) else { throw SystemError("eventfd") }
+    unsafe self.init(ring)
+  }
+
+  private init(_ ring: OpaquePointer) {
     unsafe self.ring = ring
     waitDescriptor = unsafe pv_ring_wait_descriptor(ring)
   }

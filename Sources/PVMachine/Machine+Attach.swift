@@ -44,12 +44,13 @@ extension Machine {
 }
 
 extension AttachedDisk {
-  /// Takes the disk off the machine once its queues are gone: both ends close, the folders go.
+  /// Takes the disk off the machine once its queues are gone: the toolstack says so, both ends close, the folders go.
   /// - Returns: ring pages that the backend still mapped; 0 unless something is wrong.
   @discardableResult
   public func detach() -> Int {
     frontend.folder.store.onEvents(nil)
     backend.folder.store.onEvents(nil)
+    try? definition.startDetach(in: machine.toolstack)
     releaseUnusedLinks()
     let stuck = frontend.finishClosing()
     _ = backend.handleWatches()

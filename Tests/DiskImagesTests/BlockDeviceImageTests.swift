@@ -49,11 +49,13 @@ struct BlockDeviceImageTests {
     }
   }
 
-  @Test("discard reaches the file behind the device, by the command or by a hole")
-  func discard() throws {
+  @Test(
+    "discard reaches the file behind the device, by the command or by a hole",
+    arguments: [ImageOptions.Engine.automatic, .blocking])
+  func discard(engine: ImageOptions.Engine) throws {
     try scratch.write(Array(repeating: 7, count: 1 << 20))
     let loop = try LoopDevice(file: scratch.file())
-    let image = try RawImage.open(path: loop.path)
+    let image = try RawImage.open(path: loop.path, options: ImageOptions(engine: engine))
     do {
       var driver = try image.driver()
       #expect(driver.run(at: 65536, 65536, .discard) == 0)

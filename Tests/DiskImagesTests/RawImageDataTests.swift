@@ -14,10 +14,11 @@ struct RawImageDataTests {
     var cache: ImageOptions.CacheMode
     var sectorSize = 512
     var inMemory = false
+    var engine = ImageOptions.Engine.automatic
     var seed: UInt64
 
     var testDescription: String {
-      "cache \(cache), sectors of \(sectorSize)\(inMemory ? ", in memory" : ""), seed \(seed)"
+      "cache \(cache), sectors of \(sectorSize)\(inMemory ? ", in memory" : ""), engine \(engine), seed \(seed)"
     }
   }
 
@@ -25,6 +26,7 @@ struct RawImageDataTests {
     Setting(cache: .writeback, seed: 1), Setting(cache: .writeback, sectorSize: 4096, seed: 2),
     Setting(cache: .none, seed: 3), Setting(cache: .none, sectorSize: 4096, seed: 4),
     Setting(cache: .unsafe, seed: 5), Setting(cache: .writeback, inMemory: true, seed: 6),
+    Setting(cache: .writeback, engine: .blocking, seed: 7), Setting(cache: .none, engine: .blocking, seed: 8),
   ]
 
   @Test("many requests in flight leave what a model holds", arguments: settings)
@@ -35,7 +37,8 @@ struct RawImageDataTests {
     try scratch.write(contents)
     let image = try RawImage.open(
       path: scratch.file(),
-      options: ImageOptions(cache: setting.cache, logicalSectorSize: setting.sectorSize))
+      options: ImageOptions(
+        cache: setting.cache, engine: setting.engine, logicalSectorSize: setting.sectorSize))
     var model = DiskModel(
       bytes: contents, sectorSize: setting.sectorSize,
       operations: [.read, .read, .read, .write, .write, .write, .flush, .discard, .writeZeroes, .secureDiscard],

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+import GuestMemory
 import PVTestSupport
 import SharedRing
 import Testing
@@ -15,11 +16,13 @@ struct HoldOffTests {
     var slot = RequestSlot<ABI64>()
 
     init(start: UInt32) throws {
-      memory = try RingMemory()
+      let memory = try RingMemory()
       let index = RingIndex(rawValue: start)
       FrontRing<ABI64>.initialise(memory.region, start: index)
+      let back = try BackRing<ABI64>(attachingTo: memory.region)
+      self.memory = memory
       front = FrontRing<ABI64>(attachingTo: memory.region, start: index)
-      back = try BackRing<ABI64>(attachingTo: memory.region)
+      self.back = back
     }
 
     mutating func ask(_ count: Int = 1) -> NotificationNeed {
@@ -40,22 +43,22 @@ struct HoldOffTests {
   func publishThenArm(start: UInt32) throws {
     var ends = try Ends(start: start)
     #expect(ends.ask() == .notify, "a fresh ring asks for the first request")
-    #expect(try ends.back.armAndRecheck())
+    #expect(try ends.back.armAndRecheck() == true)
     #expect(ends.ask() == .none, "nobody asked for the second one")
-    #expect(try ends.back.armAndRecheck())
+    #expect(try ends.back.armAndRecheck() == true)
     #expect(ends.serve(2) == .notify)
-    #expect(try ends.front.armAndRecheck())
+    #expect(try ends.front.armAndRecheck() == true)
     for _ in 0..<2 { _ = ends.front.takeResponse() }
-    #expect(try !ends.front.armAndRecheck())
+    #expect(try ends.front.armAndRecheck() == false)
   }
 
   @Test("armed first and published later: the producer notifies", arguments: ringStarts)
   func armThenPublish(start: UInt32) throws {
     var ends = try Ends(start: start)
     for _ in 0..<40 {
-      #expect(try !ends.back.armAndRecheck())
+      #expect(try ends.back.armAndRecheck() == false)
       #expect(ends.ask() == .notify)
-      #expect(try !ends.front.armAndRecheck())
+      #expect(try ends.front.armAndRecheck() == false)
       #expect(ends.serve() == .notify)
       _ = ends.front.takeResponse()
     }
@@ -64,7 +67,7 @@ struct HoldOffTests {
   @Test("an event is passed once: later batches are quiet until the consumer arms again", arguments: ringStarts)
   func quietBatches(start: UInt32) throws {
     var ends = try Ends(start: start)
-    #expect(try !ends.back.armAndRecheck())
+    #expect(try ends.back.armAndRecheck() == false)
     #expect(ends.ask(3) == .notify)
     for _ in 0..<5 { #expect(ends.ask(2) == .none) }
     #expect(ends.front.publishRequests() == .none, "publishing nothing never notifies")
@@ -148,7 +151,7 @@ struct HoldOffTests {
     #expect(try ends.back.unconsumedRequests() == 32)
     for _ in 0..<32 { ends.back.copyRequest(into: &ends.slot) }
     #expect(try ends.back.unconsumedRequests() == 0)
-    #expect(try !ends.back.armAndRecheck())
+    #expect(try ends.back.armAndRecheck() == false)
   }
 
   @Test("a response producer ahead of what was asked is an overflow, even within the ring", arguments: ringStarts)

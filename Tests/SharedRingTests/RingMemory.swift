@@ -29,6 +29,11 @@ final class RingMemory: Sendable {
     set { region.store(newValue, at: 12) }
   }
 
+  func set(_ bytes: [UInt8]) {
+    // SAFETY: the array outlives the call.
+    unsafe region.copyIn(bytes.span.bytes, at: 0)
+  }
+
   func bytes(_ range: Range<Int>) -> [UInt8] { range.map { region.load(UInt8.self, at: $0) } }
 }
 

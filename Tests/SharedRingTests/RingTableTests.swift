@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+import GuestMemory
 import SharedRing
 import Testing
 import XenRecords

@@ -7,10 +7,12 @@ import XenWire
 @Suite("Requests of a real Linux blkfront")
 struct CapturedRequestTests {
   /// The bytes of each form that mean something; the others are padding or whatever stood in the slot before.
+  ///
+  /// Linux does not write the handle of a discard: its slot shows what was there before (16 in one capture).
   static func meaningful(_ request: CapturedRequest) -> [Range<Int>] {
     switch request.form {
     case .direct: [0..<4, 8..<24] + request.pieces.indices.map { 24 + 8 * $0..<30 + 8 * $0 }
-    case .discard: [0..<4, 8..<32]
+    case .discard: [0..<2, 8..<32]
     case .indirect: [0..<4, 8..<26, 28..<32]
     }
   }
@@ -30,7 +32,7 @@ struct CapturedRequestTests {
       #expect(slot.operation == .discard)
       #expect(UInt64(slot.discardFlag) == request.number("flag"))
       #expect(slot.discardCount == request.number("count"))
-      #expect(slot.directHandle == 51712)
+      #expect(UInt64(slot.directHandle) == request.number("handle"))
     case .indirect:
       #expect(slot.operation == .indirect)
       #expect(UInt64(slot.innerOperation.rawValue) == request.number("inner"))

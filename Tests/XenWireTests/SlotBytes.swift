@@ -20,7 +20,8 @@ enum SlotBytes {
   static func filled<ABI: BlkifABI>(_ abi: ABI.Type, _ bytes: [UInt8]) throws -> RequestSlot<ABI> {
     let memory = try MappedMemory(anonymousByteCount: PageGeometry.pageSize)
     memory.region.fill(0xEE)
-    memory.region.copyIn(bytes.span.bytes, at: 0)
+    // SAFETY: the array outlives the call.
+    unsafe memory.region.copyIn(bytes.span.bytes, at: 0)
     var slot = RequestSlot<ABI>()
     // SAFETY: a page is longer than a slot.
     unsafe memory.region.withUnsafeBytes { page in

@@ -20,8 +20,9 @@ struct pv_ring_result {
 };
 
 /// Makes a ring for `entries` requests in flight; NULL with errno when the kernel refuses. The ring starts disabled, so
-/// that the thread which enables it, and not the one which made it, becomes its only submitter.
-struct pv_ring *pv_ring_create(unsigned entries);
+/// that the thread which enables it, and not the one which made it, becomes its only submitter. With `blocking` there is
+/// no io_uring behind it: `pv_ring_enter` makes the system calls itself, one after the other.
+struct pv_ring *pv_ring_create(unsigned entries, bool blocking);
 /// Lets the calling thread, and no other, use the ring; 0 or a negative errno.
 int pv_ring_enable(struct pv_ring *ring);
 /// Waits for what is in flight (when the calling thread is the ring's), then closes the ring.
@@ -41,8 +42,8 @@ bool pv_ring_write(
 bool pv_ring_datasync(struct pv_ring *ring, uint64_t tag, int fd);
 /// Prepares a `fallocate(2)`.
 bool pv_ring_allocate(struct pv_ring *ring, uint64_t tag, int fd, int mode, uint64_t offset, uint64_t count);
-/// Prepares a discard of a block device's bytes (`BLOCK_URING_CMD_DISCARD`, Linux 6.12); older kernels answer -EINVAL or
-/// -EOPNOTSUPP.
+/// Prepares a discard of a block device's bytes (`BLOCK_URING_CMD_DISCARD`, Linux 6.12, or the `BLKDISCARD` ioctl when
+/// blocking); older kernels answer -EINVAL or -EOPNOTSUPP.
 bool pv_ring_block_discard(struct pv_ring *ring, uint64_t tag, int fd, uint64_t offset, uint64_t count);
 
 /// Hands what was prepared to the kernel and lets it post what has finished; 0 or a negative errno, after which what
