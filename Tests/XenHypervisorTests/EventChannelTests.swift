@@ -245,3 +245,24 @@ func take(_ domain: Domain, _ virtualCPU: Int = 0) -> [UInt32] {
   domain.virtualCPUs[virtualCPU].takePendingPorts { ports.append($0.rawValue) }
   return ports
 }
+
+@Suite("A sender that is late")
+struct LateSenderTests {
+  @Test("a record whose peer has moved on delivers nothing to whoever has the port now")
+  func staleRecord() throws {
+    let machine = try Machine()
+    let there = try machine.guest.eventChannels.allocateUnbound(remote: .control)
+    let here = try machine.control.eventChannels.bindInterdomain(remote: machine.guest.id, port: there)
+    _ = take(machine.control)
+    // What a sender read an instant before its peer closed the port and somebody else took it.
+    let record = unsafe machine.control.eventChannels.slot.pointee.record(here.rawValue)
+    try machine.guest.eventChannels.close(there)
+    let stranger = try machine.guest.eventChannels.allocateUnbound(remote: machine.guest.id)
+    _ = try machine.guest.eventChannels.bindInterdomain(remote: machine.guest.id, port: stranger)
+    _ = take(machine.guest)
+    #expect(stranger == there)
+    unsafe machine.control.eventChannels.slot.pointee.setRecord(here.rawValue, record)
+    machine.control.eventChannels.notify(here)
+    #expect(take(machine.guest) == [])
+  }
+}
