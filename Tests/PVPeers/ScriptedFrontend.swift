@@ -87,6 +87,9 @@ public final class ScriptedFrontend<ABI: BlkifABI> {
       counters: counters.writer)
   }
 
+  /// The backend goes before the counters that it writes to.
+  deinit { back = nil }
+
   // MARK: Memory
 
   /// Takes a page and grants it to the backend.
