@@ -17,7 +17,10 @@ extension FrontQueue {
     let shadow = unsafe shadows.shadows[id]
     guard shadow.state == .waiting, shadow.operation == response.operation else { return breakOff() }
     let io = Int(shadow.io)
-    if shadow.hasBounced || !abilities.isPersistent { letGo(id, isOkay: response.status == .okay) }
+    if shadow.hasBounced || !abilities.isPersistent {
+      letGo(id, isOkay: response.status == .okay)
+      if isBroken { return }
+    }
     if response.status != .okay { fail(io, shadow.operation, response.status) }
     shadows.giveBack(id)
     unsafe table.ios[io].outstanding &-= 1

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+
+public import GuestMemory
+public import XenWire
+
+/// A ring's memory as plain words and bytes: what a peer that keeps to no rules can write and read.
+public struct RawRing<ABI: BlkifABI>: Sendable {
+  /// The pages.
+  public let region: SharedRegion
+  /// The number of slots.
+  public let slotCount: UInt32
+
+  /// Looks at ring memory.
+  public init(_ region: SharedRegion) {
+    self.region = region
+    var count: UInt32 = 1
+    while 64 + Int(count) * 2 * ABI.slotSize <= region.byteCount { count *= 2 }
+    slotCount = count
+  }
+
+  /// `req_prod`
+  public var requestProducer: UInt32 {
+    get { region.word32(at: 0).loadAcquiring() }
+    nonmutating set { region.word32(at: 0).storeReleasing(newValue) }
+  }
+  /// `req_event`
+  public var requestEvent: UInt32 {
+    get { region.word32(at: 4).loadAcquiring() }
+    nonmutating set { region.word32(at: 4).storeReleasing(newValue) }
+  }
+  /// `rsp_prod`
+  public var responseProducer: UInt32 {
+    get { region.word32(at: 8).loadAcquiring() }
+    nonmutating set { region.word32(at: 8).storeReleasing(newValue) }
+  }
+  /// `rsp_event`
+  public var responseEvent: UInt32 {
+    get { region.word32(at: 12).loadAcquiring() }
+    nonmutating set { region.word32(at: 12).storeReleasing(newValue) }
+  }
+
+  /// A slot's memory, by free-running index.
+  public func slot(_ index: UInt32) -> SharedRegion {
+    region.slice(at: 64 + Int(index & (slotCount - 1)) * ABI.slotSize, byteCount: ABI.slotSize)
+  }
+
+  /// A slot's bytes.
+  public func bytes(_ index: UInt32) -> [UInt8] { (0..<ABI.slotSize).map { slot(index).load(UInt8.self, at: $0) } }
+
+  /// Writes bytes into a slot.
+  public func write(_ bytes: [UInt8], to index: UInt32) {
+    for (offset, byte) in bytes.enumerated() { slot(index).store(byte, at: offset) }
+  }
+
+  /// Reads a slot as a response.
+  public func response(_ index: UInt32) -> BlockResponse {
+    let slot = slot(index)
+    return BlockResponse(
+      id: slot.load(UInt64.self, at: 0), operation: BlockOperation(rawValue: slot.load(UInt8.self, at: 8)),
+      status: BlockStatus(rawValue: slot.load(Int16.self, at: 10)))
+  }
+
+  /// Writes a response into a slot.
+  public func write(_ response: BlockResponse, to index: UInt32) {
+    let slot = slot(index)
+    slot.store(response.id, at: 0)
+    slot.store(response.operation.rawValue, at: 8)
+    slot.store(response.status.rawValue, at: 10)
+  }
+
+  /// Copies a slot as a request.
+  public func request(_ index: UInt32) -> RequestSlot<ABI> {
+    var copy = RequestSlot<ABI>()
+    // SAFETY: the region is a whole slot.
+    unsafe slot(index).withUnsafeBytes { bytes in
+      if let base = bytes.baseAddress { unsafe copy.fill(fromShared: UnsafeRawPointer(base)) }
+    }
+    return copy
+  }
+
+  /// Writes a request into a slot.
+  public func write(_ request: borrowing RequestSlot<ABI>, to index: UInt32) {
+    // SAFETY: the region is a whole slot.
+    unsafe slot(index).withUnsafeBytes { bytes in
+      if let base = bytes.baseAddress { unsafe request.spill(toShared: base, count: ABI.slotSize) }
+    }
+  }
+}
+
+/// A page of the guest with its grant.
+public struct GrantedPage: Sendable {
+  /// The grant.
+  public let reference: GrantReference
+  /// The frame.
+  public let frame: FrameNumber
+  /// The bytes as the guest sees them.
+  public let region: SharedRegion
+
+  /// A segment of the page.
+  public func segment(_ first: UInt8 = 0, _ last: UInt8 = 7) -> Segment {
+    Segment(reference: reference, firstSector: first, lastSector: last)
+  }
+
+  /// Fills the page with a byte.
+  public func fill(_ byte: UInt8) { region.fill(byte) }
+
+  /// Whether every byte of some sectors is this one.
+  public func holds(_ byte: UInt8, sectors: ClosedRange<Int> = 0...7) -> Bool {
+    (sectors.lowerBound * 512..<(sectors.upperBound + 1) * 512).allSatisfy { region.load(UInt8.self, at: $0) == byte }
+  }
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+
+public import BlockBack
+public import BlockIO
+import GuestMemory
+public import PVTestSupport
+import SharedRing
+public import XenHypervisor
+public import XenWire
+
+/// A frontend that keeps to no rules, before a real ``BackQueue`` over a disk in memory.
+///
+/// It writes any bytes into slots, descriptor pages, grant entries and indices, lets the backend run, and reads the
+/// answers as raw bytes.
+public final class ScriptedFrontend<ABI: BlkifABI> {
+  /// What the backend is made with.
+  public struct Setup {
+    /// What was agreed; everything is offered unless changed.
+    public var abilities = BackAbilities(
+      isPersistent: false, maxIndirectSegments: 256, canFlush: true, canBarrier: true, canDiscard: true,
+      canDiscardSecurely: true, isReadOnly: false)
+    /// The disk; 2048 sectors of 512 bytes unless changed.
+    public var geometry = BlockGeometry(
+      sectorCount: 2048, discard: DiscardAbility(isSecureSupported: true, leavesZeros: true))
+    /// The backend's settings.
+    public var knobs = BackendKnobs()
+    /// Pages in the ring.
+    public var ringPages = 1
+    /// Where the ring's indices begin.
+    public var start: UInt32 = 0
+    /// How foreign pages are mapped.
+    public var mapping = MappingStrategy.remap
+
+    /// The defaults.
+    public init() {}
+  }
+
+  /// The backend under test.
+  public typealias Back = BackQueue<PeerPlatform, ABI, GatedDiskQueue>
+
+  /// Both domains.
+  public let machine: PeerMachine
+  /// What everybody held before the ring was made.
+  public let ledgerBefore: ResourceLedger
+  /// The disk under the backend.
+  public let disk: GatedDisk
+  /// The ring.
+  public let ring: RawRing<ABI>
+  /// The backend's counters.
+  public let counters: CounterTable
+  /// The backend; nil lets it go.
+  public var back: Back?
+  /// The index of the next slot to fill.
+  public var produced: UInt32
+  /// The index of the next response to read.
+  public var consumed: UInt32
+  private let ringPages: GuestPages
+  private let ringReferences: [GrantReference]
+  private var pages: [GrantedPage] = []
+
+  /// Makes both ends.
+  public init(_ setup: Setup = Setup()) throws {
+    machine = try PeerMachine(mapping: setup.mapping)
+    ledgerBefore = machine.ledger
+    disk = GatedDisk(try MemoryDisk(geometry: setup.geometry))
+    ringPages = try machine.guest.allocatePages(setup.ringPages)
+    ring = RawRing(ringPages.region)
+    produced = setup.start
+    consumed = setup.start
+    FrontRing<ABI>.initialise(ringPages.region, start: RingIndex(rawValue: setup.start))
+    ringReferences = try machine.guest.allocateReferences(setup.ringPages)
+    for (index, reference) in ringReferences.enumerated() {
+      let frame = FrameNumber(rawValue: ringPages.firstFrame.rawValue + UInt64(index))
+      machine.guest.grantAccess(reference, to: .control, frame: frame, isReadOnly: false)
+    }
+    let remote = try machine.guest.allocateUnbound(remote: .control)
+    let port = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
+    let mapping = try machine.control.mapContiguously(ringReferences, of: PeerMachine.guestID)
+    counters = try CounterTable(count: QueueCounter.allCases.count)
+    let connection = BackConnection(
+      platform: machine.control, peer: PeerMachine.guestID, port: port, ringPages: mapping, abilities: setup.abilities)
+    let attached = try BackRing<ABI>(attachingTo: mapping.region)
+    let cache = try PersistentGrantCache(knobs: setup.knobs)
+    let image = try disk.makeQueue(0, buffers: BufferDemand(count: Int(ring.slotCount), byteCount: 0))
+    back = Back(
+      connection: connection, ring: attached, cache: cache, image: image, geometry: setup.geometry,
+      counters: counters.writer)
+  }
+
+  /// The backend goes before the counters that it writes to.
+  deinit { back = nil }
+
+  // MARK: Memory
+
+  /// Takes a page and grants it to the backend.
+  public func grantPage(isReadOnly: Bool = false, to domain: DomainID = .control) throws -> GrantedPage {
+    try grantPages(1, isReadOnly: isReadOnly, to: domain)[0]
+  }
+
+  /// Takes adjacent pages and grants each.
+  public func grantPages(_ count: Int, isReadOnly: Bool = false, to domain: DomainID = .control) throws -> [GrantedPage] {
+    let memory = try machine.guest.allocatePages(count)
+    let references = try machine.guest.allocateReferences(count)
+    let granted = references.enumerated().map { index, reference in
+      let frame = FrameNumber(rawValue: memory.firstFrame.rawValue + UInt64(index))
+      machine.guest.grantAccess(reference, to: domain, frame: frame, isReadOnly: isReadOnly)
+      return GrantedPage(
+        reference: reference, frame: frame, region: memory.region.slice(at: index * 4096, byteCount: 4096))
+    }
+    pages += granted
+    return granted
+  }
+
+  /// Writes segments into descriptor pages, 512 in each, with padding that no backend may look at.
+  public func describe(_ segments: [Segment], in pages: [GrantedPage]) {
+    for (index, segment) in segments.enumerated() {
+      pages[index / 512].region.store(segment.bits | 0xBEEF << 48, at: (index % 512) * 8)
+    }
+  }
+
+  // MARK: Requests
+
+  /// Puts a request into the next slot: filled with garbage first, so that what is not written is not zero.
+  public func put(_ build: (inout RequestSlot<ABI>) -> Void) {
+    var slot = RequestSlot<ABI>()
+    build(&slot)
+    ring.write(slot, to: produced)
+    produced &+= 1
+  }
+
+  /// Puts a direct request; `count` can lie about the number of segments.
+  public func direct(
+    _ operation: BlockOperation, id: UInt64 = 7, sector: UInt64 = 0, _ segments: [Segment] = [], count: Int? = nil
+  ) {
+    put { slot in
+      slot.encodeDirect(
+        operation, segmentCount: count ?? segments.count, handle: 0xCA00, id: id, sector: sector)
+      for (index, segment) in segments.prefix(11).enumerated() { slot.setDirectSegment(segment, at: index) }
+    }
+  }
+
+  /// Puts an indirect request; `count` can lie about the number of segments.
+  public func indirect(
+    _ inner: BlockOperation, id: UInt64 = 7, sector: UInt64 = 0, count: Int, _ references: [GrantReference]
+  ) {
+    put { slot in
+      slot.encodeIndirect(inner, segmentCount: count, handle: 0xCA00, id: id, sector: sector)
+      for (index, reference) in references.prefix(8).enumerated() { slot.setIndirectReference(reference, at: index) }
+    }
+  }
+
+  /// Puts a discard.
+  public func discard(id: UInt64 = 7, sector: UInt64, count: UInt64, isSecure: Bool = false) {
+    put { $0.encodeDiscard(isSecure: isSecure, handle: 0xCA00, id: id, sector: sector, count: count) }
+  }
+
+  /// Publishes what was put, and lets the backend run until it has nothing more to do.
+  /// - Returns: the answers.
+  public func run() -> [BlockResponse] {
+    ring.requestProducer = produced
+    return runBackend()
+  }
+
+  /// Lets the backend run until it would sleep.
+  public func runBackend() -> [BlockResponse] {
+    for _ in 0..<10_000 {
+      back?.advance()
+      if back?.prepareToWait() != .workPending { break }
+    }
+    return takeResponses()
+  }
+
+  /// Reads the answers that are there.
+  public func takeResponses() -> [BlockResponse] {
+    var responses: [BlockResponse] = []
+    let end = ring.responseProducer
+    while consumed != end {
+      responses.append(ring.response(consumed))
+      consumed &+= 1
+    }
+    return responses
+  }
+
+  // MARK: What happened
+
+  /// One of the backend's counters.
+  public subscript(counter: QueueCounter) -> UInt64 { counters[counter.rawValue] }
+
+  /// Pages of the guest that the backend holds mapped, without the ring's.
+  public var mappedPages: Int { machine.ledger.mappings - ringReferences.count }
+
+  /// Lets the backend go, ends every grant and gives everything back.
+  /// - Returns: whether each grant could be ended and nothing is left.
+  public func tearDown() -> Bool {
+    back = nil
+    var isClean = true
+    for reference in ringReferences + pages.map(\.reference) where !machine.guest.endAccess(reference) { isClean = false }
+    let now = machine.ledger
+    return isClean && now.mappings == 0 && now.pinnedGrants == 0 && now.mappedBytes == 0
+  }
+}
