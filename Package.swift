@@ -93,7 +93,9 @@ let package = Package(
       imports: ["XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "DiskImages", "BlockIO", "XenHypervisor"]),
     tests(
       "BlockBackTests",
-      imports: ["PVPeers", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "XenRecords"]
+      imports: [
+        "PVPeers", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "XenRecords",
+      ]
     ),
     tests(
       "BlockFrontTests",

@@ -18,22 +18,22 @@ public struct RawRing<ABI: BlkifABI>: Sendable {
     slotCount = count
   }
 
-  /// `req_prod`
+  /// `req_prod`.
   public var requestProducer: UInt32 {
     get { region.word32(at: 0).loadAcquiring() }
     nonmutating set { region.word32(at: 0).storeReleasing(newValue) }
   }
-  /// `req_event`
+  /// `req_event`.
   public var requestEvent: UInt32 {
     get { region.word32(at: 4).loadAcquiring() }
     nonmutating set { region.word32(at: 4).storeReleasing(newValue) }
   }
-  /// `rsp_prod`
+  /// `rsp_prod`.
   public var responseProducer: UInt32 {
     get { region.word32(at: 8).loadAcquiring() }
     nonmutating set { region.word32(at: 8).storeReleasing(newValue) }
   }
-  /// `rsp_event`
+  /// `rsp_event`.
   public var responseEvent: UInt32 {
     get { region.word32(at: 12).loadAcquiring() }
     nonmutating set { region.word32(at: 12).storeReleasing(newValue) }
