@@ -80,9 +80,13 @@ struct OrderTests {
     let frontend = try ScriptedFrontend<ABI64>()
     let pages = try frontend.grantPages(6)
     frontend.disk.isOpen = false
-    for index in 0..<3 { frontend.direct(.write, id: UInt64(index), sector: UInt64(index * 8), [pages[index].segment()]) }
+    for index in 0..<3 {
+      frontend.direct(.write, id: UInt64(index), sector: UInt64(index * 8), [pages[index].segment()])
+    }
     frontend.direct(.writeBarrier, id: 3, sector: 100, [pages[3].segment()])
-    for index in 4..<6 { frontend.direct(.write, id: UInt64(index), sector: UInt64(index * 8), [pages[index].segment()]) }
+    for index in 4..<6 {
+      frontend.direct(.write, id: UInt64(index), sector: UInt64(index * 8), [pages[index].segment()])
+    }
     #expect(frontend.run().isEmpty)
     let before = ["write 0+8", "write 8+8", "write 16+8"]
     #expect(log(frontend) == before)

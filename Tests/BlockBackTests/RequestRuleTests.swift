@@ -102,7 +102,9 @@ struct BadRequest: CustomTestStringConvertible, Sendable {
   static let operations: [BadRequest] =
     ([4, 7, 8, 127, 128, 255] as [UInt8]).map { code in
       let operation = BlockOperation(rawValue: code)
-      return BadRequest("operation \(code)", answers: operation, .unsupported) { $0.direct(operation, 0, $0.whole, nil) }
+      return BadRequest("operation \(code)", answers: operation, .unsupported) {
+        $0.direct(operation, 0, $0.whole, nil)
+      }
     }
     + ([2, 3, 5, 6, 7, 255] as [UInt8]).map { code in
       let inner = BlockOperation(rawValue: code)

@@ -98,7 +98,8 @@ public final class ScriptedFrontend<ABI: BlkifABI> {
   }
 
   /// Takes adjacent pages and grants each.
-  public func grantPages(_ count: Int, isReadOnly: Bool = false, to domain: DomainID = .control) throws -> [GrantedPage] {
+  public func grantPages(_ count: Int, isReadOnly: Bool = false, to domain: DomainID = .control) throws -> [GrantedPage]
+  {
     let memory = try machine.guest.allocatePages(count)
     let references = try machine.guest.allocateReferences(count)
     let granted = references.enumerated().map { index, reference in
@@ -194,7 +195,9 @@ public final class ScriptedFrontend<ABI: BlkifABI> {
   public func tearDown() -> Bool {
     back = nil
     var isClean = true
-    for reference in ringReferences + pages.map(\.reference) where !machine.guest.endAccess(reference) { isClean = false }
+    for reference in ringReferences + pages.map(\.reference) where !machine.guest.endAccess(reference) {
+      isClean = false
+    }
     let now = machine.ledger
     return isClean && now.mappings == 0 && now.pinnedGrants == 0 && now.mappedBytes == 0
   }

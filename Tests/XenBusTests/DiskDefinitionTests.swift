@@ -16,7 +16,8 @@ struct DiskDefinitionTests {
 
   /// What libxl writes and this project does not.
   static let differences = [
-    AcceptedDifference("script", ours: nil, because: "no hotplug script runs: the disk is open before the folders are made")
+    AcceptedDifference(
+      "script", ours: nil, because: "no hotplug script runs: the disk is open before the folders are made")
   ]
 
   @Test("nodes, values and their order are libxl's", arguments: ["default-1vcpu", "default-2vcpu"])

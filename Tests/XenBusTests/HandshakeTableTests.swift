@@ -24,7 +24,9 @@ struct HandshakeTableTests {
   ]
 
   /// blkback's `frontend_changed`: `.` nothing, `W` wait again, `K` map the rings and connect, `S` start closing, `X`
-  /// close, `U` unregister, `!` refuse. After `K` the state changes only when the rings are mapped and the disk is open.
+  /// close, `U` unregister, `!` refuse.
+  ///
+  /// After `K` the state changes only when the rings are mapped and the disk is open.
   static let backend = [
     "U.!KKSX!!  605005655",
     "U.!KKSX!!  615115655",

@@ -32,7 +32,8 @@ struct MachineConversationTests {
 
   /// Differences from the captures that are meant.
   static let differences = [
-    AcceptedDifference("script", ours: nil, because: "no hotplug script runs: the disk is open before the folders are made"),
+    AcceptedDifference(
+      "script", ours: nil, because: "no hotplug script runs: the disk is open before the folders are made"),
     AcceptedDifference(
       "physical-device", ours: nil, because: "the disk need not be a block device, so it has no device number"),
     AcceptedDifference("multi-queue-max-queues", ours: "8", because: "Linux offers as many queues as it has CPUs"),

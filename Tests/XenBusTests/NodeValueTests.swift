@@ -8,8 +8,9 @@ import XenWire
 
 @Suite("What nodes' texts mean")
 struct NodeValueTests {
-  /// What Linux's `xenbus_scanf` with `%u` makes of a text; nil is what it calls a failure, for which the key's default
-  /// counts. A number that does not fit is a failure here, where Linux's kernel would cut it to 32 bits without a word.
+  /// What Linux's `xenbus_scanf` with `%u` makes of a text; nil is a failure, for which the key's default counts.
+  ///
+  /// A number that does not fit is a failure here, where Linux's kernel would cut it to 32 bits without a word.
   static let unsigned: [(String, UInt32?)] = [
     ("0", 0), ("1", 1), ("51712", 51712), ("4294967295", .max), ("007", 7), (" 8", 8), ("\t\n9", 9), ("12abc", 12),
     ("3 4", 3), ("", nil), (" ", nil), ("-1", nil), ("+1", nil), ("abc", nil), ("x1", nil), ("0x10", 0),
@@ -62,7 +63,8 @@ struct NodeValueTests {
       #expect(folder.read(BackendKey.sectors) == nil)
       #expect(folder.read(FrontendKey.ringPageOrder) == nil)
     }
-    #expect(folder.value(FrontendKey.blockProtocol) == "x86_32-abi", "what Linux's x86 backend takes a silent guest for")
+    // What Linux's x86 backend takes a silent guest for.
+    #expect(folder.value(FrontendKey.blockProtocol) == "x86_32-abi")
     #expect(folder.value(BackendKey.mode) == "r")
   }
 

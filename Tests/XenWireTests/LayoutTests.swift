@@ -103,7 +103,8 @@ struct LayoutTests {
         for ahead: Int in -9...9 {
           let event = start &+ UInt32(truncatingIfNeeded: ahead)
           let decision = RingIndex.mustNotify(
-            from: RingIndex(rawValue: start), to: RingIndex(rawValue: start &+ pushed), event: RingIndex(rawValue: event))
+            from: RingIndex(rawValue: start), to: RingIndex(rawValue: start &+ pushed),
+            event: RingIndex(rawValue: event))
           if decision != (ahead >= 1 && ahead <= Int(pushed)) { Issue.record("\(start) +\(pushed) event \(ahead)") }
         }
       }
