@@ -12,7 +12,7 @@ struct PersistentCacheTests {
   static let millisecond: UInt64 = 1_000_000
   static let second: UInt64 = 1_000_000_000
 
-  /// A cache of a size, with references from 8 on mapped and idle.
+  /// A cache of a size, with the references from 8 on mapped and idle.
   static func filled(
     _ count: Int, limit: Int, policy: PurgePolicy = .linux, unusedSeconds: Int = 60, now: UInt64 = second
   ) throws -> PersistentGrantCache {

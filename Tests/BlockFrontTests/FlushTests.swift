@@ -8,9 +8,9 @@ import XenWire
 
 @Suite("Flush, forced writes and discard of a frontend")
 struct FlushTests {
-  func make(flush: Bool = true, barrier: Bool = true, discard: Bool = true, secure: Bool = true) throws
-    -> HostileBackend<ABI64>
-  {
+  func make(
+    flush: Bool = true, barrier: Bool = true, discard: Bool = true, secure: Bool = true
+  ) throws -> HostileBackend<ABI64> {
     var setup = HostileBackend<ABI64>.Setup()
     setup.abilities.canFlush = flush
     setup.abilities.canBarrier = barrier

@@ -19,9 +19,9 @@ struct BadResponse: CustomTestStringConvertible, Sendable {
     self.give = give
   }
 
-  static func with(_ change: @escaping @Sendable (inout BlockResponse) -> Void)
-    -> @Sendable (BlockResponse) -> [BlockResponse]
-  {
+  static func with(
+    _ change: @escaping @Sendable (inout BlockResponse) -> Void
+  ) -> @Sendable (BlockResponse) -> [BlockResponse] {
     { good in
       var bad = good
       change(&bad)
@@ -43,9 +43,9 @@ struct BadResponse: CustomTestStringConvertible, Sendable {
 
 @Suite("A frontend behind a backend that breaks the rules")
 struct HostileBackendTests {
-  func peerWithThreeReads(_ setup: HostileBackend<ABI64>.Setup = .init()) throws -> (
-    HostileBackend<ABI64>, [TakenRequest]
-  ) {
+  func peerWithThreeReads(
+    _ setup: HostileBackend<ABI64>.Setup = .init()
+  ) throws -> (HostileBackend<ABI64>, [TakenRequest]) {
     let peer = try HostileBackend<ABI64>(setup)
     for tag: UInt64 in 0..<3 { #expect(peer.submit(.read, count: 8, peer.memory(4096, buffer: Int(tag)), tag: tag)) }
     return (peer, peer.take())
@@ -67,9 +67,8 @@ struct HostileBackendTests {
   @Test("a response that cannot be ours disables the disk, and every I/O ends with EIO", arguments: BadResponse.all)
   func badResponses(bad: BadResponse) throws {
     let (peer, requests) = try peerWithThreeReads()
-    for response in bad.give(BlockResponse(id: requests[1].id, operation: .read, status: .okay)) {
-      peer.respond(response)
-    }
+    let good = BlockResponse(id: requests[1].id, operation: .read, status: .okay)
+    for response in bad.give(good) { peer.respond(response) }
     checkBroken(peer, finished: peer.completions())
   }
 

@@ -117,9 +117,8 @@ struct SplitTests {
     let region = try #require(peer.front?.buffer(0).region)
     #expect((0..<bytes.count).allSatisfy { region.load(UInt8.self, at: $0) == bytes[$0] })
     foreign.bytes = Array(repeating: 0, count: bytes.count)
-    #expect(
-      peer.submit(.read, sector: 64, count: 512, ExtentArray((0..<foreign.list.count).map { foreign.list[$0] }), tag: 3)
-    )
+    let pieces = ExtentArray((0..<foreign.list.count).map { foreign.list[$0] })
+    #expect(peer.submit(.read, sector: 64, count: 512, pieces, tag: 3))
     #expect(peer.serveAll() == [IOCompletion(tag: 3)])
     #expect(foreign.bytes == bytes)
     withExtendedLifetime((own, foreign)) {}

@@ -18,22 +18,22 @@ public struct RawRing<ABI: BlkifABI>: Sendable {
     slotCount = count
   }
 
-  /// `req_prod`.
+  /// The shared `req_prod`.
   public var requestProducer: UInt32 {
     get { region.word32(at: 0).loadAcquiring() }
     nonmutating set { region.word32(at: 0).storeReleasing(newValue) }
   }
-  /// `req_event`.
+  /// The shared `req_event`.
   public var requestEvent: UInt32 {
     get { region.word32(at: 4).loadAcquiring() }
     nonmutating set { region.word32(at: 4).storeReleasing(newValue) }
   }
-  /// `rsp_prod`.
+  /// The shared `rsp_prod`.
   public var responseProducer: UInt32 {
     get { region.word32(at: 8).loadAcquiring() }
     nonmutating set { region.word32(at: 8).storeReleasing(newValue) }
   }
-  /// `rsp_event`.
+  /// The shared `rsp_event`.
   public var responseEvent: UInt32 {
     get { region.word32(at: 12).loadAcquiring() }
     nonmutating set { region.word32(at: 12).storeReleasing(newValue) }
@@ -106,6 +106,8 @@ public struct GrantedPage: Sendable {
 
   /// Whether every byte of some sectors is this one.
   public func holds(_ byte: UInt8, sectors: ClosedRange<Int> = 0...7) -> Bool {
-    (sectors.lowerBound * 512..<(sectors.upperBound + 1) * 512).allSatisfy { region.load(UInt8.self, at: $0) == byte }
+    let pattern = UInt64(byte) &* 0x0101_0101_0101_0101
+    let range = stride(from: sectors.lowerBound * 512, to: (sectors.upperBound + 1) * 512, by: 8)
+    return range.allSatisfy { region.load(UInt64.self, at: $0) == pattern }
   }
 }

@@ -8,8 +8,7 @@ import XenWire
 
 @Suite("What nodes' texts mean")
 struct NodeValueTests {
-  /// What Linux's `xenbus_scanf` with `%u` makes of a text; nil is what it calls a failure, for which the key's
-  /// default counts.
+  /// What Linux's `xenbus_scanf` with `%u` makes of a text; nil is a failure, for which the key's default counts.
   ///
   /// A number that does not fit is a failure here, where Linux's kernel would cut it to 32 bits without a word.
   static let unsigned: [(String, UInt32?)] = [
@@ -64,8 +63,8 @@ struct NodeValueTests {
       #expect(folder.read(BackendKey.sectors) == nil)
       #expect(folder.read(FrontendKey.ringPageOrder) == nil)
     }
-    #expect(
-      folder.value(FrontendKey.blockProtocol) == "x86_32-abi", "what Linux's x86 backend takes a silent guest for")
+    // What Linux's x86 backend takes a silent guest for.
+    #expect(folder.value(FrontendKey.blockProtocol) == "x86_32-abi")
     #expect(folder.value(BackendKey.mode) == "r")
   }
 

@@ -6,7 +6,7 @@ import Foundation
 public struct GoldenVectors: Decodable, Sendable {
   /// Where a C structure's fields are.
   public struct Layout: Decodable, Sendable {
-    /// `sizeof`.
+    /// The C `sizeof`.
     public let size: Int
     /// Offset and size of each field.
     public let fields: [String: [Int]]
@@ -16,15 +16,15 @@ public struct GoldenVectors: Decodable, Sendable {
   public let layouts: [String: [String: Layout]]
   /// Encoded samples in hexadecimal, by ABI and name.
   public let images: [String: [String: String]]
-  /// `BLKIF_OP_*`.
+  /// The opcodes, `BLKIF_OP_*`.
   public let operations: [String: UInt8]
-  /// `BLKIF_RSP_*`.
+  /// The statuses, `BLKIF_RSP_*`.
   public let statuses: [String: Int16]
-  /// `VDISK_*`.
+  /// The bits `VDISK_*`.
   public let diskInfo: [String: UInt32]
-  /// `BLKIF_DISCARD_SECURE`.
+  /// The flag `BLKIF_DISCARD_SECURE`.
   public let discardSecure: UInt8
-  /// `enum xenbus_state`.
+  /// The states, `enum xenbus_state`.
   public let states: [String: Int]
   /// Values of the `protocol` node.
   public let protocols: [String]
