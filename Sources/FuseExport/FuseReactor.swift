@@ -126,7 +126,9 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   /// Sleeps until there is something to do.
   @inlinable
   mutating func rest() {
-    guard !isStopping, queue.prepareToWait() == .maySleep else { return }
+    guard !isStopping else { return }
+    // A device may have work of its own, such as an event that came before the first request.
+    guard queue.prepareToWait() == .maySleep else { return progress() }
     guard deferred.count == 0 else { return transport.waitForDevice() }
     singles = takenAwake == 1 ? singles &+ 1 : 0
     takenAwake = 0

@@ -41,6 +41,7 @@ struct MountCommand: ParsableCommand {
   func run() throws {
     var plan = try disk.plan(image: absoluteIfThere(image), mountPoint: mountPoint)
     plan.disk.params = plan.imagePath
+    if let pidFile { try PIDFile.check(path: pidFile) }
     let ready = daemonize ? pv_daemonize_begin() : -1
     if daemonize, ready < 0 { throw Refusal("cannot go to the background: \(Refusal.reason)") }
     DaemonSignals.block()
