@@ -48,21 +48,21 @@ struct Way: CustomTestStringConvertible, Sendable {
 struct StackDataTests {
   @Test("random I/O through the stack leaves what it leaves on a disk", arguments: Way.all)
   func randomIO(way: Way) throws {
-    try exercise(way.configuration, ABI64.self, mapping: .remap)
+    try exercise(way.configuration, mapping: .remap)
   }
 
   @Test("the 32-bit and the Arm ring carry the same data")
   func otherABIs() throws {
     var configuration = DiskConfiguration()
     configuration.blockProtocol = .x86_32
-    try exercise(configuration, ABI32.self, mapping: .remap)
+    try exercise(configuration, mapping: .remap)
     configuration.blockProtocol = .arm
-    try exercise(configuration, ABIArm.self, mapping: .alias)
+    try exercise(configuration, mapping: .alias)
   }
 
   /// Random requests, many in flight, against a model, through a real file.
-  func exercise<ABI: BlkifABI>(
-    _ configuration: DiskConfiguration, _ abi: ABI.Type, mapping: MappingStrategy, seed: UInt64 = 7
+  func exercise(
+    _ configuration: DiskConfiguration, mapping: MappingStrategy, seed: UInt64 = 7
   ) throws {
     let byteCount = 4 << 20
     let directory = try TemporaryImage(byteCount: byteCount)
@@ -71,7 +71,7 @@ struct StackDataTests {
     machineConfiguration.mapping = mapping
     let machine = try Machine(machineConfiguration)
     let before = machine.ledger
-    let disk = try machine.attach(image, as: configuration, abi: abi)
+    let disk = try machine.attach(image, as: configuration)
     do {
       let queue = try disk.makeQueue(0, buffers: BufferDemand(count: 8, byteCount: 1 << 20))
       var driver = QueueDriver(queue)
