@@ -28,7 +28,8 @@ public struct DiskOffer: Equatable, Sendable {
     let offered = Int(backend.value(BackendKey.maxIndirectSegments))
     abilities = FrontAbilities(
       isPersistent: isPersistent && backend.value(BackendKey.featurePersistent),
-      maxSegments: plan.segmentLimit(offered: min(offered, knobs.maxIndirectSegments)), canFlush: canFlush, canBarrier: canBarrier,
+      maxSegments: plan.segmentLimit(offered: min(offered, knobs.maxIndirectSegments)), canFlush: canFlush,
+      canBarrier: canBarrier,
       canDiscard: canDiscard, canDiscardSecurely: backend.value(BackendKey.discardSecure),
       isBackendTrusted: isBackendTrusted)
     geometry = BlockGeometry(

@@ -65,11 +65,12 @@ public struct BackRing: ~Copyable {
   public mutating func copyRequest<Format: RingFormat>(into slot: inout RequestSlot<Format>) {
     let offset = requestCursor
     let stride = layout.requestStride
-    precondition(stride >= Format.slotSize || Format.directSegments > BlockLimits.directSegments, "another format's ring")
+    let isVariable = Format.directSegments > BlockLimits.directSegments
+    precondition(stride >= Format.slotSize || isVariable, "the ring of another format")
     // SAFETY: the cursor lies a whole slot before the end of `requests`.
     unsafe layout.requests.withUnsafeBytes { bytes in
       guard let base = bytes.baseAddress else { return }
-      if Format.directSegments > BlockLimits.directSegments || Format.protectionOffset >= Format.slotSize {
+      if isVariable || Format.protectionOffset >= Format.slotSize {
         unsafe slot.fill(fromShared: base + offset, stride: stride)
       } else {
         unsafe slot.fill(fromShared: base + offset)

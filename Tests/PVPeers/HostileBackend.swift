@@ -88,7 +88,8 @@ public final class HostileBackend<ABI: RingFormat> {
     _ = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
     counters = try CounterTable(count: FrontCounter.allCases.count)
     let connection = FrontConnection(
-      platform: machine.guest, peer: .control, port: remote, ring: pages, plan: plan, handle: 0xCA00, abilities: setup.abilities)
+      platform: machine.guest, peer: .control, port: remote, ring: pages, plan: plan, handle: 0xCA00,
+      abilities: setup.abilities)
     let descriptors = Front.descriptorPages(connection)
     let pageCount = FrontArena.pageCount(demand: setup.buffers, descriptorPages: descriptors)
     let count = Front.referenceCount(connection, arenaPages: pageCount)

@@ -24,7 +24,8 @@ struct RingTableTests {
     }
     for pages in ringPages {
       let region = try RingMemory(pages: pages)
-      #expect(RingLayout(region: region.region, geometry: ABI64.geometry(region.region)).slotCount == UInt32(32 * pages))
+      let layout = RingLayout(region: region.region, geometry: ABI64.geometry(region.region))
+      #expect(layout.slotCount == UInt32(32 * pages))
     }
   }
 
