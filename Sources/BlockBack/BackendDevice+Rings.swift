@@ -41,7 +41,7 @@ extension BackendDevice {
     guard let blockProtocol = BlockProtocol(rawValue: name) else {
       throw HandshakeFailure("unknown fe protocol \(name)", code: 38)
     }
-    let plan = try plan(wishedBy: frontend, blockProtocol, ringPages: 1 << ringPageOrder(of: frontend))
+    let plan = try plan(chosenBy: frontend, blockProtocol, ringPages: 1 << ringPageOrder(of: frontend))
     let isPersistent = frontend.value(FrontendKey.featurePersistent) && knobs.featurePersistent
     let queues = Int(frontend.value(FrontendKey.queueCount))
     guard queues > 0, queues <= knobs.maxQueues else {

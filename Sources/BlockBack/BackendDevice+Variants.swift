@@ -4,10 +4,12 @@ import XenBus
 import XenWire
 
 extension BackendDevice {
-  /// The form of the rings that a frontend wishes, if this backend offered it.
+  /// The form of the rings that a frontend chose, if this backend offered it.
   func plan(
-    wishedBy frontend: DeviceFolder, _ blockProtocol: BlockProtocol, ringPages: Int
+    chosenBy frontend: DeviceFolder, _ blockProtocol: BlockProtocol, ringPages: Int
   ) throws(HandshakeFailure) -> RingPlan {
-    RingPlan(blockProtocol, ringPages: ringPages)
+    do throws(RingRefusal) { return try knobs.rings.accept(frontend, blockProtocol, ringPages: ringPages) } catch {
+      throw HandshakeFailure("the frontend wants \(error.text)", code: 38)
+    }
   }
 }

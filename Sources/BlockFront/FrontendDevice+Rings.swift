@@ -83,6 +83,7 @@ extension FrontendDevice {
   /// `ring-ref0`, `ring-ref1` ...
   private func publish(_ links: [QueueLink], _ plan: RingPlan, in transaction: TransactionID) throws(StoreError) {
     let order = plan.ringPages.trailingZeroBitCount
+    try publishChoice(plan, in: transaction)
     if order > 0 { try folder.write(UInt32(order), to: FrontendKey.ringPageOrder, in: transaction) }
     if links.count > 1 { try folder.write(UInt32(links.count), to: FrontendKey.queueCount, in: transaction) }
     for (index, link) in links.enumerated() {

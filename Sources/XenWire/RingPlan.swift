@@ -74,6 +74,20 @@ public struct RingPlan: Equatable, Sendable {
     return variant == .wide ? numbers.segmentsOffset + segmentsPerRequest * numbers.segmentStride : numbers.slotSize
   }
 
+  /// What cannot be in this plan, as the object of "the rings would have ..."; nil when all of it can.
+  public var complaint: String? {
+    let line = max(BlockLimits.ringHeaderSize, alignment)
+    let header = isSplit && indexPlacement == .apart ? 2 * line : line
+    let stride = RingGeometry.round(slotSize, up: alignment)
+    if header + stride > ringPages * RingGeometry.pageSize {
+      return "no room for a slot of \(stride) bytes in \(ringPages) ring pages"
+    }
+    if isSplit, indexPlacement == .together, alignment > 0 {
+      return "index words together on one line and aligned to \(alignment) at the same time"
+    }
+    return nil
+  }
+
   /// Segments that a request can carry in its own slot.
   public var directSegments: Int { variant == .wide ? segmentsPerRequest : format.numbers.directSegments }
 
