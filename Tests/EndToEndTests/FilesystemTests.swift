@@ -102,17 +102,18 @@ struct FilesystemTests {
       let output = try scene.ok(
         """
         python3 - <<'PY'
-        import mmap, os
-        f = os.open("m/xvda", os.O_RDWR)
+        from os import O_RDWR, open as openfile, pread
+        from mmap import mmap
+        f = openfile("m/xvda", O_RDWR)
         try:
-            m = mmap.mmap(f, 0)
+            m = mmap(f, 0)
         except OSError as e:
             print("refused", e.errno)
         else:
             same = m[:] == open("copy", "rb").read()
             m[5_000_000:5_000_004] = b"mmap"
             m.flush()
-            print("mapped", same, os.pread(f, 4, 5_000_000))
+            print("mapped", same, pread(f, 4, 5_000_000))
         PY
         """)
       // Linux refuses a shared mapping of a file with direct I/O before 6.6.
