@@ -33,7 +33,7 @@ extension DiskConfiguration {
       return "the rings would have \(complaint); use more --ring-pages or fewer of these options"
     }
     let most = wished.variant == .segmentRing ? Int(RingGeometry(wished).segmentCount) : wished.longestRequest
-    if rings.variant != .classic, indirectSegments > most {
+    if rings.variant != .classic, rings.variant != .wide, indirectSegments > most {
       return
         "with --protocol \(rings.variant.rawValue), --indirect-segments can be \(most) at most, not \(indirectSegments)"
     }

@@ -61,9 +61,10 @@ struct StackDataTests {
   }
 
   /// Random requests, many in flight, against a model, through a real file.
+  @discardableResult
   func exercise(
-    _ configuration: DiskConfiguration, mapping: MappingStrategy, seed: UInt64 = 7
-  ) throws {
+    _ configuration: DiskConfiguration, mapping: MappingStrategy, rounds: Int = 600, seed: UInt64 = 7
+  ) throws -> AttachedDisk<RawImage> {
     let byteCount = 4 << 20
     let directory = try TemporaryImage(byteCount: byteCount)
     let image = try RawImage.open(path: directory.path, options: ImageOptions(access: .readWrite))
@@ -79,21 +80,21 @@ struct StackDataTests {
         bytes: Array(repeating: 0, count: byteCount), sectorSize: 512,
         operations: [.read, .write, .read, .write, .read, .write, .flush, .discard, .writeZeroes], seed: seed)
       var done = 0
-      while done < 600 {
+      while done < rounds {
         while model.pending.count < 40 {
           guard let request = try model.nextRequest() else { break }
           guard case .accepted = driver.queue.submit(request) else {
             Issue.record("the queue is full with \(model.pending.count) requests, seed \(seed)")
-            return
+            return disk
           }
         }
         guard let completion = driver.nextCompletion() else {
           Issue.record("no completion, seed \(seed)")
-          return
+          return disk
         }
         if let complaint = model.finish(completion) {
           Issue.record("\(complaint), seed \(seed)")
-          return
+          return disk
         }
         done += 1
       }
@@ -107,6 +108,7 @@ struct StackDataTests {
     #expect(disk.detach() == 0)
     #expect(machine.ledger == before)
     try image.close()
+    return disk
   }
 }
 
