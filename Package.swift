@@ -98,7 +98,7 @@ let package = Package(
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
     tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
     tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),
-    tests("LabTests", imports: ["Lab", "Figures", "PVMachine"]),
+    tests("LabTests", imports: ["Lab", "Figures", "PVMachine", "XenWire"]),
     tests("ProtectionTests", imports: ["Protection", "BlockIO", "GuestMemory", "XenRecords", "CAllocationCounter"]),
     tests("FiguresTests", imports: ["Figures", "XenWire", "XenRecords"]),
     tests(

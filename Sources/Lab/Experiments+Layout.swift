@@ -9,27 +9,27 @@ struct NamedRing: Sendable {
   let name: String
   let picture: RingPicture
 
-  init(_ name: String, _ change: (inout RingOptions) -> Void = { _ in }) {
-    var options = RingOptions()
-    change(&options)
+  init(_ name: String, lineSize: Int? = nil, _ change: (inout RingPlan) -> Void = { _ in }) {
+    var plan = RingPlan()
+    change(&plan)
     self.name = name
-    picture = RingPicture(options)
+    picture = RingPicture(plan, lineSize: lineSize)
   }
 
   /// The forms that tables of sizes compare.
   static let forms: [NamedRing] = [
     NamedRing("classic x86_64"),
-    NamedRing("classic x86_32") { $0.abi = .x86_32 },
-    NamedRing("classic, whole page") { $0.isWholePage = true },
+    NamedRing("classic x86_32") { $0.blockProtocol = .x86_32 },
+    NamedRing("classic, whole page") { $0.usesWholePage = true },
     NamedRing("classic, align 128") { $0.alignment = 128 },
-    NamedRing("wide 32") { ($0.variant, $0.wideSegments) = (.wide, 32) },
-    NamedRing("wide 256") { ($0.variant, $0.wideSegments) = (.wide, 256) },
+    NamedRing("wide 32") { ($0.variant, $0.segmentsPerRequest) = (.wide, 32) },
+    NamedRing("wide 256") { ($0.variant, $0.segmentsPerRequest) = (.wide, 256) },
     NamedRing("segment-ring, 8 bytes") { $0.variant = .segmentRing },
-    NamedRing("segment-ring, 6 bytes") { ($0.variant, $0.isPacked) = (.segmentRing, true) },
+    NamedRing("segment-ring, 6 bytes") { ($0.variant, $0.segmentEntrySize) = (.segmentRing, 6) },
     NamedRing("slim64") { $0.variant = .slim64 },
-    NamedRing("slim64, whole page") { ($0.variant, $0.isWholePage) = (.slim64, true) },
+    NamedRing("slim64, whole page") { ($0.variant, $0.usesWholePage) = (.slim64, true) },
     NamedRing("slim32") { $0.variant = .slim32 },
-    NamedRing("slim32, split, whole page") { ($0.variant, $0.isSplit, $0.isWholePage) = (.slim32, true, true) },
+    NamedRing("slim32, split, whole page") { ($0.variant, $0.isSplit, $0.usesWholePage) = (.slim32, true, true) },
   ]
 }
 
@@ -83,7 +83,7 @@ extension Experiment {
     var table = LabTable(
       "What Linux's limits make of the classic ring", columns: ["segments", "bytes a request", "1 page", "16 pages"])
     let one = NamedRing("").picture.requestSlots
-    let many = NamedRing("") { $0.pages = 16 }.picture.requestSlots
+    let many = NamedRing("") { $0.ringPages = 16 }.picture.requestSlots
     for (name, segments) in [
       ("11, direct", 11), ("32, blkfront's", 32), ("256, blkback's", 256), ("4096, the wire's", 4096),
     ] {
@@ -157,9 +157,7 @@ extension Experiment {
       columns: ["slot", "line", "slots", "on 1", "on 2", "on 3", "average", "on more than needed"])
     for ring in straddlingForms {
       for line in [64, 128] {
-        var options = ring.picture.options
-        options.lineSize = line
-        let area = RingPicture(options).requests
+        let area = RingPicture(ring.picture.plan, lineSize: line).requests
         table.add(
           LabCell(stringLiteral: ring.name), LabCell(line), LabCell(area.slotCount), LabCell(area.histogram[1] ?? 0),
           LabCell(area.histogram[2] ?? 0), LabCell(area.histogram[3] ?? 0), LabCell(area.averageLines),
@@ -188,7 +186,7 @@ extension Experiment {
   }
 
   private static let straddlingForms: [NamedRing] = [
-    NamedRing("112 bytes"), NamedRing("108 bytes") { $0.abi = .x86_32 },
+    NamedRing("112 bytes"), NamedRing("108 bytes") { $0.blockProtocol = .x86_32 },
     NamedRing("128 bytes, header 128") { $0.alignment = 128 }, NamedRing("64 bytes") { $0.variant = .slim64 },
     NamedRing("32 bytes") { $0.variant = .slim32 },
   ]

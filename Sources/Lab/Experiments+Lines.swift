@@ -3,6 +3,7 @@
 import Figures
 import GuestMemory
 import PVMachine
+import XenWire
 
 /// A measurement of ring traffic by layout, as a table, a plot and a sentence.
 struct TrafficOutcome {
@@ -83,7 +84,7 @@ extension Experiment {
     findings.parameters = conditions(effort) + [("slots", "not touched: the index words alone")]
     let rings = [
       NamedRing("one line, as Xen has it"),
-      NamedRing("two lines, front's and back's (align 128)") { ($0.alignment, $0.lineSize) = (128, 64) },
+      NamedRing("two lines, front's and back's (align 128)", lineSize: 64) { $0.alignment = 128 },
       NamedRing("split, words together") { ($0.isSplit, $0.indexPlacement) = (true, .together) },
       NamedRing("split, words apart") { $0.isSplit = true },
     ]
@@ -116,7 +117,7 @@ extension Experiment {
     findings.tables = [outcome.table, writers(rings)]
     findings.plots = [outcome.plot]
     findings.rings = [
-      NamedRing("") { ($0.variant, $0.isSplit, $0.isWholePage) = (.slim32, true, true) }.picture
+      NamedRing("") { ($0.variant, $0.isSplit, $0.usesWholePage) = (.slim32, true, true) }.picture
     ]
     findings.outcome = outcome.sentences
     return findings

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 import Figures
+import XenWire
 
 /// What both ends of a ring store and load, byte for byte, as the layout says: one description that is both counted in a
 /// model of two caches and run by two threads.
@@ -35,8 +36,8 @@ struct RingTraffic: Sendable {
     self.batch = min(batch, picture.requestSlots)
     self.touchesSlots = touchesSlots
     requests = picture.requests
-    let isSplit = picture.options.isSplit
-    responses = isSplit ? picture.areas[1] : picture.requests
+    let isSplit = picture.plan.isSplit
+    responses = picture.responses
     responseStart = isSplit ? picture.requests.byteCount : 0
     var words: [String: Int] = [:]
     for (index, area) in picture.areas.prefix(isSplit ? 2 : 1).enumerated() {
@@ -48,7 +49,7 @@ struct RingTraffic: Sendable {
   /// Bytes that both rings lie in.
   var byteCount: Int { responseStart + responses.byteCount }
   /// Bytes in a cache line.
-  var lineSize: Int { picture.options.drawnLineSize }
+  var lineSize: Int { picture.lineSize }
 
   /// Where an index word is.
   func word(_ name: String) -> Int? { words[name] }

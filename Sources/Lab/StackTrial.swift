@@ -35,26 +35,16 @@ struct StackTrial: Sendable {
 
   /// Runs on a disk for the effort's time, after a tenth of it to warm up.
   func run<Image: BlockDevice>(on image: Image, _ effort: LabEffort) throws(MachineError) -> Result {
-    switch configuration.blockProtocol {
-    case .x86_64: try run(on: image, effort, ABI64.self)
-    case .x86_32: try run(on: image, effort, ABI32.self)
-    case .arm: try run(on: image, effort, ABIArm.self)
-    }
-  }
-
-  private func run<Image: BlockDevice, ABI: BlkifABI>(
-    on image: Image, _ effort: LabEffort, _ abi: ABI.Type
-  ) throws(MachineError) -> Result {
     var machineConfiguration = MachineConfiguration()
     machineConfiguration.mapping = mapping
     let machine = try Machine(machineConfiguration)
-    let disk = try machine.attach(image, as: configuration, abi: abi)
+    let disk = try machine.attach(image, as: configuration)
     defer { disk.detach() }
     return try measure(disk, effort)
   }
 
-  private func measure<Image: BlockDevice, ABI: BlkifABI>(
-    _ disk: AttachedDisk<Image, ABI>, _ effort: LabEffort
+  private func measure<Image: BlockDevice>(
+    _ disk: AttachedDisk<Image>, _ effort: LabEffort
   ) throws(MachineError) -> Result {
     var benchmark = benchmark
     let sectors = disk.geometry.sectorCount

@@ -2,6 +2,7 @@
 
 import Figures
 import Testing
+import XenWire
 
 @testable import Lab
 
@@ -27,10 +28,10 @@ struct LineModelTests {
     #expect(model.transfers == 3)
   }
 
-  static func traffic(_ batch: Int, touchesSlots: Bool = true, _ change: (inout RingOptions) -> Void) -> RingTraffic {
-    var options = RingOptions()
-    change(&options)
-    return RingTraffic(RingPicture(options), batch: batch, touchesSlots: touchesSlots)
+  static func traffic(_ batch: Int, touchesSlots: Bool = true, _ change: (inout RingPlan) -> Void) -> RingTraffic {
+    var plan = RingPlan()
+    change(&plan)
+    return RingTraffic(RingPicture(plan), batch: batch, touchesSlots: touchesSlots)
   }
 
   @Test("a request of 112 bytes moves its lines there, and its response one line back, and index lines on top")
