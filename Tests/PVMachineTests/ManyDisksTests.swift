@@ -5,7 +5,6 @@ import BlockIO
 import DiskImages
 import PVMachine
 import Testing
-import XenWire
 
 @Suite("Many disks on one machine")
 struct ManyDisksTests {
@@ -13,12 +12,12 @@ struct ManyDisksTests {
   func sixtyFour() throws {
     let machine = try Machine()
     let before = machine.ledger
-    var disks: [AttachedDisk<NullImage, ABI64>] = []
+    var disks: [AttachedDisk<NullImage>] = []
     for index in 0..<64 {
       var configuration = DiskConfiguration()
       configuration.device = "\(1 << 28 | index << 8)"
       configuration.queues = 4
-      disks.append(try machine.attach(NullImage(sectorCount: 4096, queueCount: 4), as: configuration, abi: ABI64.self))
+      disks.append(try machine.attach(NullImage(sectorCount: 4096, queueCount: 4), as: configuration))
     }
     for disk in disks {
       #expect(disk.queueCount == 4)
@@ -30,7 +29,7 @@ struct ManyDisksTests {
       #expect(disk.counters[3].back[QueueCounter.responses.rawValue] == 2)
     }
     let refusal = #expect(throws: MachineError.self) {
-      try machine.attach(NullImage(sectorCount: 8), as: DiskConfiguration(), abi: ABI64.self)
+      try machine.attach(NullImage(sectorCount: 8), as: DiskConfiguration())
     }
     #expect(refusal?.sentence.contains("256 queues") == true)
     for disk in disks { #expect(disk.detach() == 0) }
