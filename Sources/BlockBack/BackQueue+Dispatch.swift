@@ -11,6 +11,7 @@ extension BackQueue where Image: ~Copyable {
     let operation = slot.operation
     unsafe pending.requests[request] = PendingRequest(
       id: slot.id, sector: slot.sector, operation: operation, stage: .transferring)
+    note(.copied, slot.id, UInt64(operation.rawValue))
     if operation == .read || operation == .write {
       dispatchDirect(request, operation, slot)
     } else if operation == .indirect, Format.indirectPages > 0 {
@@ -84,6 +85,7 @@ extension BackQueue where Image: ~Copyable {
     let io = IORequest(
       tag: UInt64(request), operation: operation, sectors: range.sectors,
       memory: wire.extentCount > 0 ? pending.extentList(request) : nil)
+    note(.submitted, wire.id, wire.sector)
     guard case .accepted = image.submit(io) else { preconditionFailure("the image takes a whole ring of requests") }
   }
 }
@@ -133,6 +135,7 @@ extension BackQueue where Image: ~Copyable {
   @usableFromInline
   mutating func startFlush(_ request: Int) {
     unsafe pending.requests[request].stage = .flushing
+    note(.submitted, unsafe pending.requests[request].id, 0)
     let io = IORequest(tag: UInt64(request), operation: .flush, sectors: SectorRange(start: 0, count: 0))
     guard case .accepted = image.submit(io) else { preconditionFailure("the image takes a whole ring of requests") }
   }

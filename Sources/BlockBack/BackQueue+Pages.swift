@@ -41,6 +41,7 @@ extension BackQueue where Image: ~Copyable {
     let references = unsafe UnsafeBufferPointer(start: scratch.missing, count: count).span
     var results = unsafe UnsafeMutableBufferPointer(start: scratch.results, count: count).mutableSpan
     platform.map(references, of: peer, writable: writable, into: &results)
+    note(.mapped, unsafe pending.requests[request].id, UInt64(count))
     var isComplete = true
     for index in 0..<count {
       let result = unsafe scratch.results[index]
@@ -95,6 +96,7 @@ extension BackQueue where Image: ~Copyable {
   /// Takes the image's word for one part of a request: goes on to the next part, or answers.
   @inlinable
   mutating func imageFinished(_ request: Int, errorCode: CInt) {
+    note(.moved, unsafe pending.requests[request].id, UInt64(errorCode))
     if unsafe pending.requests[request].stage == .flushing, errorCode == 0,
       unsafe pending.requests[request].extentCount > 0
     {
@@ -117,6 +119,7 @@ extension BackQueue where Image: ~Copyable {
   mutating func finish(_ request: Int, _ status: BlockStatus) {
     releasePages(request)
     let wire = unsafe pending.requests[request]
+    note(.answered, wire.id, UInt64(UInt16(bitPattern: status.rawValue)))
     if request == barrier { barrier = -1 }
     pending.giveBack(request)
     ring.enqueue(BlockResponse(id: wire.id, operation: wire.operation, status: status))

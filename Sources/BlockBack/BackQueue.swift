@@ -102,6 +102,9 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     if case .notify = ring.publishResponses() {
       platform.notify(port)
       counters.add(1, to: QueueCounter.notifications.rawValue)
+      note(.published, 0, 1)
+    } else {
+      note(.published, 0, 0)
     }
   }
 

@@ -17,6 +17,7 @@ extension FrontQueue {
     let shadow = unsafe shadows.shadows[id]
     guard shadow.state == .waiting, shadow.operation == response.operation else { return breakOff() }
     let io = Int(shadow.io)
+    note(.taken, id, UInt64(UInt16(bitPattern: response.status.rawValue)))
     if shadow.hasBounced || !abilities.isPersistent {
       letGo(id, isOkay: response.status == .okay)
       if isBroken { return }
@@ -33,6 +34,7 @@ extension FrontQueue {
   @inlinable
   mutating func settle(_ io: Int) {
     if unsafe table.ios[io].owesFlush, unsafe table.ios[io].errorCode == 0 { return startOwedFlush(io) }
+    note(.finished, io, UInt64(unsafe table.ios[io].errorCode))
     table.finish(io)
   }
 

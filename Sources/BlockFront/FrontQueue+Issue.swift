@@ -129,6 +129,7 @@ extension FrontQueue {
     unsafe table.ios[io].outstanding &+= 1
     if !abilities.isPersistent { grantPieces(id, isReadOnly: operation != .read) }
     counters.add(1, to: FrontCounter.requests.rawValue)
+    note(.placed, id, FrontStage.placed(io, operation, segmentCount))
     if isLong { return placeLong(id, operation, sector: sector, segmentCount: segmentCount, format) }
     // SAFETY: the memory is this queue's and stays.
     var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
@@ -256,6 +257,7 @@ extension FrontQueue {
     unsafe shadows.shadows[id] = Shadow(
       io: Int32(io), nextFree: -1, segmentCount: 0, operation: .discard, state: .waiting)
     counters.add(1, to: FrontCounter.requests.rawValue)
+    note(.placed, id, FrontStage.placed(io, .discard, 0))
     // SAFETY: the memory is this queue's and stays.
     var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
     let byteCount = slot.encodeDiscard(

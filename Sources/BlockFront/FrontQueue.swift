@@ -121,6 +121,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   public mutating func submit(_ request: IORequest) -> SubmitOutcome {
     guard let io = table.accept(request) else { return .full }
     counters.add(1, to: FrontCounter.ios.rawValue)
+    note(.accepted, io, request.sectors.start)
     if isBroken { unsafe table.ios[io].errorCode = FrontQueueErrno.ioError }
     if request.operation != .flush {
       if request.sectors.count == 0 { unsafe table.ios[io].isIssued = true }
@@ -189,8 +190,10 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     if case .notify = ring.publishRequests() {
       platform.notify(port)
       counters.add(1, to: FrontCounter.notifications.rawValue)
+      note(.published, 0, 1)
     } else {
       counters.add(1, to: FrontCounter.notifications_saved.rawValue)
+      note(.published, 0, 0)
     }
   }
 

@@ -3,18 +3,21 @@
 public import GuestMemory
 public import Synchronization
 
-/// Counters that one thread writes and any thread may read.
+/// What one end of a queue reports: counters, and a log of events. One thread writes, any thread may read.
 ///
 /// The writer pays a plain load and store; nobody locks. Readers see each counter whole, but not all at one instant.
 public final class CounterTable: Sendable {
   private let memory: MappedMemory
   /// The number of counters.
   public let count: Int
+  /// The events; off until somebody wants them.
+  public let events: EventLog
 
   /// Makes `count` counters at zero.
   /// - Throws: ``SystemError`` when there is no memory.
   public init(count: Int) throws(SystemError) {
     self.count = count
+    events = try EventLog()
     memory = try MappedMemory(anonymousByteCount: PageGeometry.pages(for: count * 8) * PageGeometry.pageSize)
   }
 
@@ -25,14 +28,19 @@ public final class CounterTable: Sendable {
   }
 
   /// The writer's view; for one thread at a time, and no longer than this table lives.
-  public var writer: CounterWriter { CounterWriter(region: memory.region) }
+  public var writer: CounterWriter { CounterWriter(region: memory.region, events: events.writer) }
 }
 
 /// The end of a ``CounterTable`` that its one writer holds.
 public struct CounterWriter: Sendable {
   @usableFromInline let region: SharedRegion
+  /// Where this end's events go.
+  public let events: EventWriter
 
-  init(region: SharedRegion) { self.region = region }
+  init(region: SharedRegion, events: EventWriter) {
+    self.region = region
+    self.events = events
+  }
 
   /// Adds to a counter.
   @inlinable @inline(__always)

@@ -147,6 +147,9 @@ public final class MountedDisk: Sendable {
   /// The disk's size and abilities.
   public var geometry: BlockGeometry { export.geometry }
 
+  /// Begins to write down what happens to each request; ends when the answer is let go.
+  public func trace() -> DiskTrace { export.trace() }
+
   /// What both ends and the file have done so far.
   public var statistics: DiskStatistics { export.statistics }
 }
@@ -159,6 +162,7 @@ protocol RunningExport: Sendable {
   func requestStop(_ urgency: StopUrgency)
   func waitUntilUnmounted() -> FuseOutcome
   func detach()
+  func trace() -> DiskTrace
 }
 
 /// A mount of an attached disk.
@@ -172,6 +176,7 @@ private struct StackExport: RunningExport {
   func requestStop(_ urgency: StopUrgency) { mount.requestStop(urgency) }
   func waitUntilUnmounted() -> FuseOutcome { mount.waitUntilUnmounted() }
   func detach() { disk.detach() }
+  func trace() -> DiskTrace { disk.trace() }
 }
 
 extension DiskConfiguration {

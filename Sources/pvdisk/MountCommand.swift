@@ -111,6 +111,7 @@ final class MountLife: Sendable {
     var signals = 0
     var isEnding = false
     var waiters = 0
+    var trace: DiskTrace?
   }
 
   private let mounted: MountedDisk
@@ -151,6 +152,15 @@ final class MountLife: Sendable {
     case "stop", "stop now":
       mounted.requestStop(request == "stop" ? .orderly : .immediate)
       return json(waitForOutcome(), pretty: false)
+    case "trace start":
+      state.withLock { $0.trace = mounted.trace() }
+      return "tracing"
+    case "trace end":
+      let trace = state.withLock { state in
+        defer { state.trace = nil }
+        return state.trace
+      }
+      return json(TraceReport(trace?.timelines() ?? []), pretty: false)
     default: return json(["error": "unknown request"], pretty: false)
     }
   }

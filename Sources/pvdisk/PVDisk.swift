@@ -16,7 +16,7 @@ struct PVDisk: ParsableCommand {
       """,
     version: version,
     subcommands: [
-      MountCommand.self, UmountCommand.self, RunCommand.self, CreateCommand.self, StatusCommand.self,
+      MountCommand.self, UmountCommand.self, RunCommand.self, CreateCommand.self, StatusCommand.self, TraceCommand.self,
       DoctorCommand.self, BenchCommand.self, LayoutCommand.self, LabCommand.self, XenStoredCommand.self,
       XenStoreCommand.self,
     ])

@@ -97,6 +97,32 @@ struct CommandTests {
     }
   }
 
+  @Test("trace shows each step of the requests of a command, as text, JSON and for Perfetto")
+  func trace() throws {
+    let scene = try Scene()
+    try scene.mounted("--queues 1") {
+      let text = try scene.ok("pvdisk trace m -n 1 -- dd if=m/xvda of=/dev/null bs=4k count=5 iflag=direct status=none")
+      for words in ["READ sector 32, 1 segment", "copied the request out of the ring", "took the response: OKAY"] {
+        #expect(text.contains(words), "\(words) is not in \(text)")
+      }
+      #expect(text.contains("median over 5 requests"))
+      let counts = try scene.ok(
+        """
+        pvdisk trace m --json --perfetto p.json -- dd if=/dev/zero of=m/xvda bs=64k count=3 conv=notrunc,fsync status=none |
+          python3 -c 'import json,sys
+        d = json.load(sys.stdin)
+        r = d["requests"]
+        print([(x["operation"], x["indirect"], x["segments"]) for x in r], len(d["legs"]))
+        print(sum(e["ph"] == "X" for e in json.load(open("p.json"))["traceEvents"]))'
+        """)
+      let write = "('WRITE', True, 16)"
+      #expect(counts == "[\(write), \(write), \(write), ('FLUSH_DISKCACHE', False, 0)] 6\n4\n")
+      #expect(try scene.shell("pvdisk trace m -- false").status == 1)
+      #expect(try scene.ok("pvdisk trace m --seconds 0.1") == "no request came by\n")
+    }
+    #expect(try scene.shell("pvdisk trace m").status == 2)
+  }
+
   @Test("a pid file is there when the disk is ready, and gone when it ends; statistics are JSON")
   func pidFile() throws {
     let scene = try Scene()
