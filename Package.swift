@@ -68,7 +68,9 @@ let package = Package(
     .executableTarget(
       name: "pvdisk",
       dependencies: [
-        "PVMachine", "Figures", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire", "CLinux",
+        "PVMachine", "Figures", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenBus", "SharedRing",
+        "XenHypervisor",
+        "XenWire", "CLinux",
         arguments,
         logging,
       ],
