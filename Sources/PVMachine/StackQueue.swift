@@ -111,8 +111,9 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
     return prepareToSleep()
   }
 
-  /// The frontend polls: it looks first, and asks for a notification only before it really sleeps. Beside a backend on the
-  /// same thread it need not ask at all.
+  /// The frontend polls: it looks first, and asks for a notification only before it really sleeps.
+  ///
+  /// Beside a backend on the same thread it need not ask at all.
   @usableFromInline
   mutating func prepareByPolling() -> WaitReadiness {
     if front.lookForWork() == .workPending || mailbox.hasWork { return .workPending }
