@@ -48,6 +48,7 @@ let package = Package(
     module("XenWire", imports: ["CLinux"]),
     module("GuestMemory", imports: ["CLinux"]),
     module("BlockIO", imports: ["GuestMemory"]),
+    module("Protection", imports: ["BlockIO", "GuestMemory", "CLinux"]),
     module("SharedRing", imports: ["XenWire", "GuestMemory", "CLinux"]),
     module("XenHypervisor", imports: ["XenWire", "GuestMemory", "CLinux"]),
     module("XenStore", imports: ["XenWire", "GuestMemory", "CLinux", collections]),
@@ -64,10 +65,19 @@ let package = Package(
         "BlockFront", "BlockBack", "DiskImages", "FuseExport", "XenBus", "XenStore", "XenHypervisor", "SharedRing",
         "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
+    module("Figures", imports: ["XenWire"]),
+    module(
+      "Lab",
+      imports: [
+        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "XenHypervisor", "XenWire",
+        "GuestMemory", "CLinux",
+      ]),
     .executableTarget(
       name: "pvdisk",
       dependencies: [
-        "PVMachine", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire", "CLinux", arguments,
+        "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire",
+        "CLinux",
+        arguments,
         logging,
       ],
       path: "Sources/pvdisk", swiftSettings: checked),
@@ -88,6 +98,9 @@ let package = Package(
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
     tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
     tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),
+    tests("LabTests", imports: ["Lab", "Figures", "PVMachine", "XenWire"]),
+    tests("ProtectionTests", imports: ["Protection", "BlockIO", "GuestMemory", "XenRecords", "CAllocationCounter"]),
+    tests("FiguresTests", imports: ["Figures", "XenWire", "XenRecords"]),
     tests(
       "XenBusTests",
       imports: ["XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "DiskImages", "BlockIO", "XenHypervisor"]),
@@ -110,12 +123,14 @@ let package = Package(
         "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),
-    tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
+    tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),
     tests(
       "XenHypervisorTests",
-      imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter"]),
+      imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter", "XenRecords"]),
     tests(
       "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
+    .testTarget(
+      name: "EndToEndTests", dependencies: ["pvdisk", "CLinux"], path: "Tests/EndToEndTests", swiftSettings: checked),
     tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
   ],
   swiftLanguageModes: [.v6]

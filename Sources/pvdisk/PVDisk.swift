@@ -17,12 +17,14 @@ struct PVDisk: ParsableCommand {
     version: version,
     subcommands: [
       MountCommand.self, UmountCommand.self, RunCommand.self, CreateCommand.self, StatusCommand.self,
-      DoctorCommand.self, BenchCommand.self, XenStoredCommand.self, XenStoreCommand.self,
+      DoctorCommand.self, BenchCommand.self, LayoutCommand.self, LabCommand.self, XenStoredCommand.self,
+      XenStoreCommand.self,
     ])
 
   static func main() {
     do {
-      var command = try parseAsRoot()
+      let isHelper = MountHelper.isCalled(as: CommandLine.arguments[0])
+      var command = try parseAsRoot(isHelper ? MountHelper.arguments(Array(CommandLine.arguments.dropFirst())) : nil)
       try command.run()
     } catch let refusal as Refusal {
       say("pvdisk: \(refusal)")
