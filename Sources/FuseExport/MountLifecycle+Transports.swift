@@ -69,7 +69,9 @@ extension MountLifecycle {
         counters: counters(of: index))
       let failure = transport.registerEntries()
       // Refused once, the kernel sends everything over /dev/fuse.
-      guard failure == 0 || options.transport == .automatic else { throw SystemError("FUSE_IO_URING_CMD_REGISTER", code: failure) }
+      guard failure == 0 || options.transport == .automatic else {
+        throw SystemError("FUSE_IO_URING_CMD_REGISTER", code: failure)
+      }
       return transport
     } catch {
       throw .ringUnavailable(reason: "\(error)")
