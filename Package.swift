@@ -58,7 +58,7 @@ let package = Package(
     module(
       "BlockBack", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
     module("DiskImages", imports: ["BlockIO", "GuestMemory", "CLinux", "CUring"]),
-    module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3"]),
+    module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3", "CUring"]),
     module(
       "PVMachine",
       imports: [
