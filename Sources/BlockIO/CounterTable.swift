@@ -3,7 +3,9 @@
 public import GuestMemory
 public import Synchronization
 
-/// What one end of a queue reports: counters, and a log of events. One thread writes, any thread may read.
+/// What one end of a queue reports: counters, and a log of events.
+///
+/// One thread writes, any thread may read.
 ///
 /// The writer pays a plain load and store; nobody locks. Readers see each counter whole, but not all at one instant.
 public final class CounterTable: Sendable {

@@ -150,6 +150,9 @@ public final class MountedDisk: Sendable {
   /// Begins to write down what happens to each request; ends when the answer is let go.
   public func trace() -> DiskTrace { export.trace() }
 
+  /// What the two ends agreed on.
+  public var agreement: RingAgreement { export.agreement }
+
   /// What both ends and the file have done so far.
   public var statistics: DiskStatistics { export.statistics }
 }
@@ -158,6 +161,7 @@ public final class MountedDisk: Sendable {
 protocol RunningExport: Sendable {
   var filePath: String { get }
   var geometry: BlockGeometry { get }
+  var agreement: RingAgreement { get }
   var statistics: DiskStatistics { get }
   func requestStop(_ urgency: StopUrgency)
   func waitUntilUnmounted() -> FuseOutcome
@@ -172,6 +176,7 @@ private struct StackExport: RunningExport {
 
   var filePath: String { mount.filePath }
   var geometry: BlockGeometry { disk.geometry }
+  var agreement: RingAgreement { disk.agreement }
   var statistics: DiskStatistics { DiskStatistics(disk: disk, fuse: mount.statistics) }
   func requestStop(_ urgency: StopUrgency) { mount.requestStop(urgency) }
   func waitUntilUnmounted() -> FuseOutcome { mount.waitUntilUnmounted() }
