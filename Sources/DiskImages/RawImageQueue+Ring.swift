@@ -162,6 +162,9 @@ extension RawImageQueue {
   mutating func armWaitDescriptor() -> WaitReadiness {
     guard ring.isEnabled else { return .maySleep }
     ring.drainWaitDescriptor()
+    // The kernel may want to be entered though nothing of ours is under way (IORING_SQ_TASKRUN), and `advance`, which then
+    // does nothing, would be asked for for ever.
+    if slottedCount == 0, ring.needsEnter { _ = ring.enter() }
     return ring.hasResult || ring.needsEnter ? .workPending : .maySleep
   }
 
