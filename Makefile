@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring bench-store hostile build release check format clean
+.PHONY: run test bench bench-ring bench-store hostile verify-models build release check format clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -49,6 +49,10 @@ bench-store: ## the XenStore through its socket beside a bare echo, and in proce
 hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@.ci/setup test
 	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release --filter XenStoreTests
+
+verify-models: ## the Spin models, and each of them with a step taken out
+	@.ci/setup models
+	@Tests/Models/verify.sh $(MODELS)
 
 clean:
 	@rm -rf .build .build-* bench-results

@@ -108,7 +108,7 @@ let package = Package(
       imports: [
         "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
         "XenWire",
-        "GuestMemory", "CAllocationCounter",
+        "GuestMemory", "SharedRing", "CAllocationCounter",
       ]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
     tests(

@@ -39,7 +39,7 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   ///     and descriptor page.
   public init(
     connection: FrontConnection<Platform>, arena: consuming FrontArena, references: [GrantReference],
-    counters: CounterWriter
+    counters: CounterWriter, faults: RingFaults = RingFaults()
   ) {
     platform = connection.platform
     peer = connection.peer
@@ -48,6 +48,7 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
     handle = connection.handle
     abilities = connection.abilities
     ring = FrontRing<ABI>(attachingTo: connection.ring.region)
+    ring.faults = faults
     self.counters = counters
     let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(
@@ -55,8 +56,12 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
       slotReferences: connection.abilities.isPersistent ? [] : references)
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
     if connection.abilities.isPersistent {
+      // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
+      let isAllGranted = connection.abilities.isBackendTrusted || faults.has(.userPagesGranted)
+      let firstGranted = isAllGranted ? 0 : arena.userPageCount
       for (page, reference) in references.enumerated() {
         unsafe arena.references[page] = reference
+        guard page >= firstGranted else { continue }
         connection.platform.grantAccess(
           reference, to: connection.peer, frame: arena.frame(page), isReadOnly: false)
       }

@@ -16,6 +16,8 @@ public struct BackRing<ABI: BlkifABI>: ~Copyable {
   @usableFromInline var produced: RingIndex
   /// The response producer as this end last published it.
   @usableFromInline var publishedResponseProducer: RingIndex
+  /// Bugs that a test has planted.
+  public var faults = RingFaults()
 
   /// Attaches at the shared response producer, as Linux blkback does, so that requests which a former backend left
   /// unanswered are served again (ring.h `BACK_RING_ATTACH`).
@@ -36,7 +38,9 @@ public struct BackRing<ABI: BlkifABI>: ~Copyable {
   @inlinable
   public func unconsumedRequests() throws(RingViolation) -> UInt32 {
     let producer = RingIndex(rawValue: layout.requestProducer.loadAcquiring())
-    if privateResponseProducer.distance(to: producer) > layout.slotCount { throw .requestProducerOverflow }
+    if privateResponseProducer.distance(to: producer) > layout.slotCount, !faults.has(.producerUnchecked) {
+      throw .requestProducerOverflow
+    }
     let waiting = requestConsumer.distance(to: producer)
     let room = layout.slotCount &- privateResponseProducer.distance(to: requestConsumer)
     return min(waiting, room)
@@ -65,7 +69,8 @@ public struct BackRing<ABI: BlkifABI>: ~Copyable {
     layout.slots.store(response.id, at: offset)
     let status = UInt32(UInt16(bitPattern: response.status.rawValue)) << 16
     layout.slots.store(UInt32(response.operation.rawValue) | status, at: offset + 8)
-    if ABI.responseSize > 12 { layout.slots.store(UInt32(0), at: offset + 12) }
+    let padding: UInt32 = faults.has(.paddingUncleared) ? 0x0BAD_F00D : 0
+    if ABI.responseSize > 12 { layout.slots.store(padding, at: offset + 12) }
     produced = produced.advanced(by: 1)
   }
 

@@ -4,7 +4,7 @@ public import BlockBack
 public import BlockIO
 import GuestMemory
 public import PVTestSupport
-import SharedRing
+public import SharedRing
 public import XenHypervisor
 public import XenWire
 
@@ -30,6 +30,8 @@ public final class ScriptedFrontend<ABI: BlkifABI> {
     public var start: UInt32 = 0
     /// How foreign pages are mapped.
     public var mapping = MappingStrategy.remap
+    /// Bugs of the backend.
+    public var faults = RingFaults()
 
     /// The defaults.
     public init() {}
@@ -85,6 +87,7 @@ public final class ScriptedFrontend<ABI: BlkifABI> {
     back = Back(
       connection: connection, ring: attached, cache: cache, image: image, geometry: setup.geometry,
       counters: counters.writer)
+    back?.plant(setup.faults)
   }
 
   /// The backend goes before the counters that it writes to.
