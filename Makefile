@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring bench-store hostile verify-models build release check format clean
+.PHONY: run test bench bench-ring bench-store hostile reliability verify-models build release check format clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -49,6 +49,12 @@ bench-store: ## the XenStore through its socket beside a bare echo, and in proce
 hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@.ci/setup test
 	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release --filter XenStoreTests
+
+SEEDS ?= 100000
+reliability: ## simulated machines from 100 000 seeds, 10^8 ring requests (SEEDS=n for fewer)
+	@.ci/setup run
+	@$(SWIFT) build -c release --product simulate
+	@.build/release/simulate --seeds $(SEEDS) --requests 1000
 
 verify-models: ## the Spin models, and each of them with a step taken out
 	@.ci/setup models

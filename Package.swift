@@ -87,6 +87,18 @@ let package = Package(
         "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
       ],
       path: "Tests/PVPeers", swiftSettings: checked),
+    .target(
+      name: "PVSimulation",
+      dependencies: [
+        "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenBus", "XenStore", "XenHypervisor",
+        "XenWire", "GuestMemory",
+      ],
+      path: "Tests/PVSimulation", swiftSettings: checked),
+    .executableTarget(
+      name: "simulate", dependencies: ["PVSimulation", "PVTestSupport", "SharedRing", arguments],
+      path: "Tests/SimulationTool",
+      swiftSettings: checked),
+    tests("SimulationTests", imports: ["PVSimulation", "SharedRing"]),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
     tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
     tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),

@@ -80,7 +80,7 @@ extension FrontendDevice {
   }
 
   private func undo(_ links: [QueueLink]) {
-    for link in links { platform.close(link.port) }
+    state.withLock { $0.links = [] }
     _ = takeBack(links)
   }
 

@@ -12,16 +12,27 @@ public final class StoreServer: Sendable {
   private let state: Mutex<StoreState>
   /// Bugs that a test has planted.
   let faults: StoreFaults
+  let interruption: (@Sendable () -> StoreError?)?
 
   /// Makes a store with the nodes of a fresh xenstored: `/`, `/tool/xenstored` and the special watches' nodes.
   ///
-  /// - Parameter clock: Nanoseconds that never go back; for the write-rate limit and for events that nobody takes.
-  public convenience init(quotas: StoreQuotas = .xenstored, clock: (@Sendable () -> UInt64)? = nil) {
-    self.init(quotas: quotas, clock: clock, faults: StoreFaults())
+  /// - Parameters:
+  ///   - clock: Nanoseconds that never go back; for the write-rate limit and for events that nobody takes.
+  ///   - interruption: Asked before each call of a connection in this process that is more than a look; an error is what the
+  ///     call then answers. For simulations.
+  public convenience init(
+    quotas: StoreQuotas = .xenstored, clock: (@Sendable () -> UInt64)? = nil,
+    interruption: (@Sendable () -> StoreError?)? = nil
+  ) {
+    self.init(quotas: quotas, clock: clock, faults: StoreFaults(), interruption: interruption)
   }
 
-  init(quotas: StoreQuotas, clock: (@Sendable () -> UInt64)?, faults: StoreFaults) {
+  init(
+    quotas: StoreQuotas, clock: (@Sendable () -> UInt64)?, faults: StoreFaults,
+    interruption: (@Sendable () -> StoreError?)? = nil
+  ) {
     self.faults = faults
+    self.interruption = interruption
     var state = StoreState(quotas: quotas, clock: clock ?? { pv_monotonic_nanoseconds() })
     state.faults = faults
     self.state = Mutex(state)
@@ -29,6 +40,7 @@ public final class StoreServer: Sendable {
 
   init(state: consuming StoreState) {
     faults = state.faults
+    interruption = nil
     self.state = Mutex(state)
   }
 

@@ -67,7 +67,9 @@ struct FrontAdvisoryTests {
     }
   }
 
-  @Test("XSA-403 (CVE-2022-33740, 33742): a backend that is not trusted can map no page of its user", arguments: [false, true])
+  @Test(
+    "XSA-403 (CVE-2022-33740, 33742): a backend that is not trusted can map no page of its user",
+    arguments: [false, true])
   func userPages(isPersistent: Bool) throws {
     func shown(_ faults: RingFaults) throws -> Bool {
       let peer = try backend(faults) {

@@ -7,6 +7,7 @@ import PVMachine
 import PVTestSupport
 import SharedRing
 import Testing
+import XenBus
 import XenHypervisor
 import XenStore
 import XenWire
@@ -30,10 +31,10 @@ struct ToolstackTrustTests {
       let hostile = machine.store.connect(as: machine.guest.id)
       let folder = disk.definition.frontendPath
       for (key, value) in [
-        ("mode", "w"), ("backend", "/local/domain/1/mine"), ("backend-id", "1"), ("virtual-device", "51728"),
+        ("mode", "w"), ("backend", folder.string + "/mine"), ("backend-id", "1"), ("virtual-device", "51728"),
         ("params", "/etc/shadow"), ("device-type", "cdrom"), ("trusted", "1"),
       ] { try hostile.write(folder / key, value) }
-      try hostile.write("/local/domain/1/mine/state", "4")
+      try hostile.write(folder / "mine/state", "4")
       var errorCode: CInt = 0
       do {
         var driver = QueueDriver(try disk.makeQueue(0, buffers: BufferDemand(count: 1, byteCount: 4096)))

@@ -136,7 +136,9 @@ struct PlantedFaultTests {
   func pathLength() throws {
     try provesItself(.lengthBeforePrefix) { store in
       let long = "/local/domain/5/" + String(repeating: "a/", count: 1023) + "abc"
-      do throws(StoreError) { _ = try store.server.connect(as: Self.five).read(long) } catch { return error != .invalid }
+      do throws(StoreError) { _ = try store.server.connect(as: Self.five).read(long) } catch {
+        return error != .invalid
+      }
       return true
     }
   }
