@@ -7,7 +7,8 @@ import XenWire
 extension BackQueue where Image: ~Copyable {
   @usableFromInline
   mutating func readSlotAgain(segmentCount: Int) {
-    guard segmentCount <= BlockLimits.directSegments else { return }
+    guard format == .classic64, segmentCount <= BlockLimits.directSegments else { return }
+    var slot = RequestSlot<ABI64>()
     ring.copyLastRequestAgain(into: &slot)
     for index in 0..<segmentCount { unsafe scratch.segments[index] = slot.directSegment(index).bits }
   }

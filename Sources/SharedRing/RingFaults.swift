@@ -69,8 +69,9 @@ public struct RingFaults: Sendable {
 
 extension BackRing {
   /// Copies the request that was taken last once more: for a planted bug alone.
-  public mutating func copyLastRequestAgain(into slot: inout RequestSlot<ABI>) {
+  public mutating func copyLastRequestAgain<Format: RingFormat>(into slot: inout RequestSlot<Format>) {
     consumed = consumed.advanced(by: .max)
+    requestCursor = layout.requestCursor(consumed)
     copyRequest(into: &slot)
   }
 }

@@ -14,7 +14,7 @@ import XenWire
 
 @Suite("Xen's advisories on whom a toolstack and a backend believe")
 struct ToolstackTrustTests {
-  func attach(_ configuration: DiskConfiguration) throws -> (Machine, AttachedDisk<MemoryDisk, ABI64>) {
+  func attach(_ configuration: DiskConfiguration) throws -> (Machine, AttachedDisk<MemoryDisk>) {
     let machine = try Machine()
     let image = try MemoryDisk(geometry: BlockGeometry(sectorCount: 2048))
     image.contents.fill(0x5A)

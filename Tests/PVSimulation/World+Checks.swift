@@ -19,9 +19,9 @@ extension World {
       throw Violation(sentence: "the frontend has \(inside) I/Os in hand, its user \(inFlight)")
     }
     guard let ring else { return }
-    let asked = ring.load(UInt32.self, at: 0), answered = ring.load(UInt32.self, at: 8)
-    let slots = (ring.byteCount - 64) / ABI.slotSize
-    if asked &- answered > UInt32(slots) { throw Violation(sentence: "\(asked) asked, \(answered) answered") }
+    let asked = ring.load(UInt32.self, at: geometry.requestProducerOffset)
+    let answered = ring.load(UInt32.self, at: geometry.responseProducerOffset)
+    if asked &- answered > geometry.depth { throw Violation(sentence: "\(asked) asked, \(answered) answered") }
     if let taken = back?.inFlight, taken > Int(asked &- answered) {
       throw Violation(sentence: "the backend works on \(taken) requests, \(asked &- answered) are unanswered")
     }
@@ -29,9 +29,9 @@ extension World {
 
   /// Every mapping is the ring's, the cache's or a request's: what was mapped and not unmapped.
   func checkMappings() throws {
-    guard back != nil, let ring else { return }
+    guard back != nil, ring != nil else { return }
     let ledger = hypervisor.ledger
-    let pages = ring.byteCount / 4096
+    let pages = geometry.pageCount
     let balance =
       backCounters[QueueCounter.grants_mapped.rawValue] &- backCounters[QueueCounter.grants_unmapped.rawValue]
       &- mappedBefore

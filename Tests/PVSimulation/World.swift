@@ -15,9 +15,9 @@ import XenWire
 ///
 /// Both ends are the real ones, over platforms, a store and a disk on which luck has its hand. An end runs only when it has a
 /// reason to: a user's request, an event, a disk's interrupt; so a wake-up that is lost stops it.
-final class World<ABI: BlkifABI> {
-  typealias Front = FrontQueue<SimulatedPlatform, ABI>
-  typealias Back = BackQueue<SimulatedPlatform, ABI, SimulatedDiskQueue>
+final class World {
+  typealias Front = FrontQueue<SimulatedPlatform>
+  typealias Back = BackQueue<SimulatedPlatform, SimulatedDiskQueue>
 
   /// Something that must never happen has happened.
   struct Violation: Error {
@@ -51,6 +51,7 @@ final class World<ABI: BlkifABI> {
   var frontIsAwake = false
   var backIsAwake = false
   var ring: SharedRegion?
+  var geometry = RingGeometry(RingPlan())
   /// Pages of earlier connections that were mapped and never counted as unmapped, because their end unmapped them.
   var mappedBefore: UInt64 = 0
 
@@ -181,12 +182,13 @@ final class World<ABI: BlkifABI> {
     }
     let port = negotiation.links[0].port, mapped = negotiation.links[0].ring
     let cache = try PersistentGrantCache(knobs: plan.backendKnobs, referenceLimit: 1 << 15)
-    let attached = try BackRing<ABI>(attachingTo: mapped.region)
+    let attached = try BackRing(attachingTo: mapped.region, RingGeometry(negotiation.plan))
     let image = try disk.makeQueue(0, buffers: BufferDemand(count: Int(attached.layout.slotCount), byteCount: 0))
     let abilities = made.backend.abilities(for: disk.geometry, isPersistent: negotiation.isPersistent)
     back = Back(
       connection: BackConnection(
-        platform: control, peer: Self.guestID, port: port, ringPages: mapped, abilities: abilities),
+        platform: control, peer: Self.guestID, port: port, ringPages: mapped, plan: negotiation.plan,
+        abilities: abilities),
       ring: attached, cache: cache, image: image, geometry: disk.geometry, counters: backCounters.writer)
     back?.plant(plan.faults)
     mappedBefore =
@@ -194,6 +196,7 @@ final class World<ABI: BlkifABI> {
     link?.negotiation = nil
     try makeFront(connection)
     ring = connection.ring.region
+    geometry = RingGeometry(connection.plan)
     frontIsAwake = true
     backIsAwake = true
   }
@@ -202,11 +205,9 @@ final class World<ABI: BlkifABI> {
     var connection = offered
     connection.abilities.discardLeavesZeros = true
     let demand = BufferDemand(count: WorldPlan.ownBuffers, byteCount: WorldPlan.bufferByteCount)
-    let ringByteCount = connection.ring.region.byteCount
-    let descriptors = Front.descriptorPages(abilities: connection.abilities, ringByteCount: ringByteCount)
+    let descriptors = Front.descriptorPages(connection)
     let pageCount = FrontArena.pageCount(demand: demand, descriptorPages: descriptors)
-    let count = Front.referenceCount(
-      abilities: connection.abilities, ringByteCount: ringByteCount, arenaPages: pageCount)
+    let count = Front.referenceCount(connection, arenaPages: pageCount)
     let pages: GuestPages
     do { pages = try guest.allocatePages(pageCount) } catch {
       guest.close(connection.port)

@@ -43,6 +43,15 @@ public struct WorldPlan: Sendable {
     front.maxIndirectSegments = [0, 16, 32, 64][chance.below(4)]
     front.maxQueues = 1
     front.maxRingPageOrder = chance.oneIn(4) ? 1 : 0
+    if chance.oneIn(2) {
+      front.rings.variant = RingVariant.allCases[chance.below(RingVariant.allCases.count)]
+      front.rings.segmentsPerRequest = 11 + chance.below(60)
+      front.rings.segmentEntrySize = chance.oneIn(2) ? 6 : 8
+      front.rings.isSplit = chance.oneIn(3)
+      front.rings.indexPlacement = chance.oneIn(2) ? .apart : .together
+      front.rings.usesWholePage = chance.oneIn(3)
+      front.rings.alignment = [0, 64, 128][chance.below(3)]
+    }
     frontendKnobs = front
     var back = BackendKnobs()
     back.featurePersistent = !chance.oneIn(4)
@@ -50,6 +59,7 @@ public struct WorldPlan: Sendable {
     back.maxPersistentGrants = [8, 64, 1056, 4096][chance.below(4)]
     back.persistentGrantUnusedSeconds = chance.oneIn(2) ? 60 : 1
     back.purgePolicy = chance.oneIn(2) ? .linux : .leastRecentlyUsed
+    if !chance.oneIn(8) { back.rings = .everything }
     backendKnobs = back
     isBackendTrusted = !chance.oneIn(4)
     guard let device = VirtualDevice("xvda") else { preconditionFailure("xvda is a device") }
