@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring bench-store hostile reliability verify-models build release check format clean
+.PHONY: run test bench bench-ring bench-store hostile reliability verify-models build release check format install uninstall clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -51,14 +51,27 @@ hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release --filter XenStoreTests
 
 SEEDS ?= 100000
-reliability: ## simulated machines from 100 000 seeds, 10^8 ring requests (SEEDS=n for fewer)
-	@.ci/setup run
+KILLS ?= 1000
+reliability: ## simulated machines from 100 000 seeds, 10^8 ring requests, and 1 000 kills (SEEDS=n KILLS=n for fewer)
+	@.ci/setup test
 	@$(SWIFT) build -c release --product simulate
+	@$(SWIFT) build -c release --product pvdisk
 	@.build/release/simulate --seeds $(SEEDS) --requests 1000
+	@python3 Tests/Crash/kill.py --pvdisk $(RELEASE) --kills $(KILLS)
 
 verify-models: ## the Spin models, and each of them with a step taken out
 	@.ci/setup models
 	@Tests/Models/verify.sh $(MODELS)
+
+PREFIX ?= /usr/local
+
+install: release ## the command, and what mount(8) calls for type fuse.pvdisk
+	install -D -m 755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/pvdisk
+	install -d $(DESTDIR)/sbin
+	ln -sf $(PREFIX)/bin/pvdisk $(DESTDIR)/sbin/mount.fuse.pvdisk
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/pvdisk $(DESTDIR)/sbin/mount.fuse.pvdisk
 
 clean:
 	@rm -rf .build .build-* bench-results
