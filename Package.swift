@@ -75,6 +75,7 @@ let package = Package(
       path: "Sources/pvdisk", swiftSettings: checked),
 
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
+    .target(name: "CSystemFaults", path: "Tests/CSystemFaults"),
     .target(
       name: "PVTestSupport",
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
@@ -130,7 +131,11 @@ let package = Package(
       "XenHypervisorTests",
       imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter", "XenRecords"]),
     tests(
-      "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
+      "DiskImagesTests",
+      imports: [
+        "DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter",
+        "CSystemFaults",
+      ]),
     .testTarget(
       name: "EndToEndTests", dependencies: ["pvdisk", "CLinux"], path: "Tests/EndToEndTests", swiftSettings: checked),
     tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
