@@ -133,8 +133,8 @@ let package = Package(
       "PVMachineTests",
       imports: [
         "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
-        "XenWire",
-        "GuestMemory", "SharedRing", "CAllocationCounter",
+        "SharedRing", "XenWire",
+        "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),
     tests(
