@@ -16,6 +16,10 @@ public struct MachineConfiguration: Equatable, Sendable {
   public var guestLimits: DomainLimits
   /// The guest's number.
   public var guestDomain = DomainID(rawValue: 1)
+  /// The guest's name in the store.
+  public var guestName = "guest"
+  /// How the guest's drivers reach the store.
+  public var guestStore = GuestStoreTransport.direct
 
   /// The defaults: a guest with room for many queues of large buffers.
   public init() {
@@ -23,6 +27,14 @@ public struct MachineConfiguration: Equatable, Sendable {
     limits.grantFrames = 1024
     guestLimits = limits
   }
+}
+
+/// How a guest's drivers reach the store.
+public enum GuestStoreTransport: String, Sendable, CaseIterable {
+  /// By function calls: the store is in the same process.
+  case direct
+  /// As in a real guest: messages through the ring page of grant reference 1, kicked through an event channel.
+  case ring
 }
 
 /// A whole Xen machine in this process: a hypervisor, a store, a control domain with backends, and a guest with
@@ -48,6 +60,8 @@ public final class Machine: Sendable {
   /// The control domain's own connection, as a toolstack uses it.
   public let toolstack: StoreConnection
   let loop: ControlLoop
+  /// The guest's ring page, if its drivers use it.
+  private let guestRing: GuestStoreRing?
   private let usedCPUs = Mutex<Set<Int>>([])
 
   /// Boots a machine without disks.
@@ -65,34 +79,49 @@ public final class Machine: Sendable {
     store = StoreServer()
     toolstack = store.connect(as: .control)
     loop = ControlLoop()
-    do throws(StoreError) { try introduce(guest.id) } catch { throw .stalled("the store refused: \(error.wireName)") }
+    do {
+      try DomainDefinition.createControlDomain(in: toolstack)
+      let definition = DomainDefinition(
+        guest.id, name: configuration.guestName, memoryByteCount: configuration.guestMemoryByteCount)
+      try definition.create(in: toolstack)
+      guard configuration.guestStore == .ring else {
+        guestRing = nil
+        try store.introduce(guest.id)
+        return
+      }
+      let ring = try GuestStoreRing(hypervisor: hypervisor, control: control, guest: guest, store: store)
+      try definition.writeStoreRing(frame: ring.frame.rawValue, port: ring.port.rawValue, in: toolstack)
+      guestRing = ring
+      try store.introduce(guest.id)
+    } catch let error as StoreError {
+      throw .stalled("the store refused: \(error.wireName)")
+    } catch let error as MachineError {
+      throw error
+    } catch { preconditionFailure("an error of no known kind: \(error)") }
   }
 
-  deinit { loop.stop() }
+  deinit {
+    guestRing?.close()
+    loop.stop()
+  }
+
+  /// A handle of the guest's on the store, for one of its drivers.
+  func connectGuest() -> any StoreHandle { guestRing?.connect() ?? store.connect(as: guest.id) }
 
   static let virtualCPUs = 32
-
-  /// Makes a domain known to the store, with a home that is its own.
-  private func introduce(_ domain: DomainID) throws(StoreError) {
-    let home = StorePath.home(of: domain)
-    try toolstack.makeDirectory(StorePath.home(of: .control))
-    try toolstack.makeDirectory(home)
-    try toolstack.setPermissions(home, StorePermissions(owner: .control, others: [], [StorePermission(.read, domain)]))
-    try toolstack.write(home / "name", "guest")
-    try toolstack.write(home / "domid", "\(domain)")
-    try store.introduce(domain)
-  }
+  /// The virtual CPU of both domains that takes the store's events; the others are for queues.
+  static let storeCPU = virtualCPUs - 1
 
   /// Takes virtual CPUs, the same numbers in both domains, one for each queue.
   func takeCPUs(_ count: Int) throws(MachineError) -> [Int] {
     let taken = usedCPUs.withLock { used -> [Int]? in
-      let free = (0..<Self.virtualCPUs).filter { !used.contains($0) }.prefix(count)
+      let free = (0..<Self.storeCPU).filter { !used.contains($0) }.prefix(count)
       guard free.count == count else { return nil }
       used.formUnion(free)
       return Array(free)
     }
     guard let taken else {
-      throw .usage("the machine has \(Self.virtualCPUs) queues in all and too few are free; use fewer --queues")
+      throw .usage("the machine has \(Self.storeCPU) queues in all and too few are free; use fewer --queues")
     }
     return taken
   }
