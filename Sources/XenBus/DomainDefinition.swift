@@ -80,6 +80,7 @@ public struct DomainDefinition: Equatable, Sendable {
       }
       try store.write(vmPath / "name", name, in: transaction)
       try store.write(vmPath / "uuid", identifier, in: transaction)
+      try store.makeDirectory(Self.recordPath(of: domain) / "device", in: transaction)
       try store.write(Self.recordPath(of: domain) / "type", "pv", in: transaction)
     }
   }
