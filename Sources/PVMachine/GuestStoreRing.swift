@@ -69,7 +69,9 @@ final class GuestStoreRing: Sendable {
 
   /// A handle for one of the guest's drivers.
   func connect() -> any StoreHandle {
-    guard let shared = handle.withLock({ $0?.share() }) else { preconditionFailure("the guest's XenStore page is closed") }
+    guard let shared = handle.withLock({ $0?.share() }) else {
+      preconditionFailure("the guest's XenStore page is closed")
+    }
     return shared
   }
 
