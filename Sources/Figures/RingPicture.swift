@@ -2,28 +2,6 @@
 
 public import XenWire
 
-/// The wire forms of a block ring: what Linux speaks, and what the overhaul of 2012 proposed.
-public enum RingVariant: String, CaseIterable, Sendable {
-  /// What Linux speaks: 11 segments in a slot, more through descriptor pages.
-  case classic
-  /// Spectra Logic's: as many segments in a slot as both ends agree on.
-  case wide
-  /// Intel's: a ring of segments beside the ring of requests.
-  case segmentRing = "segment-ring"
-  /// Konrad Wilk's: 64 bytes, 4 segments, one page of 16-byte indirect entries.
-  case slim64
-  /// Roger Pau Monné's: 32 bytes, 2 segments, four pages of indirect entries.
-  case slim32
-}
-
-/// Where the index words of split rings are.
-public enum IndexPlacement: String, CaseIterable, Sendable {
-  /// Each end's words on a line of their own.
-  case apart
-  /// All in the first line of the page, as the thread's text can be read.
-  case together
-}
-
 /// What a ring is drawn from.
 public struct RingOptions: Equatable, Sendable {
   /// The wire form.

@@ -44,15 +44,13 @@ extension AttachedDisk {
 
   private func makeFront(
     _ index: Int, _ connection: FrontConnection<EmulatedPlatform>, _ buffers: BufferDemand
-  ) throws(BlockError) -> FrontQueue<EmulatedPlatform, ABI> {
-    typealias Front = FrontQueue<EmulatedPlatform, ABI>
+  ) throws(BlockError) -> FrontQueue<EmulatedPlatform> {
+    typealias Front = FrontQueue<EmulatedPlatform>
     var connection = connection
     connection.abilities.discardLeavesZeros = image.geometry.discard?.leavesZeros ?? false
-    let ringByteCount = connection.ring.region.byteCount
-    let descriptors = Front.descriptorPages(abilities: connection.abilities, ringByteCount: ringByteCount)
+    let descriptors = Front.descriptorPages(connection)
     let pageCount = FrontArena.pageCount(demand: buffers, descriptorPages: descriptors)
-    let references = Front.referenceCount(
-      abilities: connection.abilities, ringByteCount: ringByteCount, arenaPages: pageCount)
+    let references = Front.referenceCount(connection, arenaPages: pageCount)
     do throws(GrantStatus) {
       let pages = try connection.platform.allocatePages(pageCount)
       do throws(GrantStatus) {
@@ -69,13 +67,15 @@ extension AttachedDisk {
     }
   }
 
-  private func makeBack(_ index: Int) throws(BlockError) -> BackQueue<EmulatedPlatform, ABI, Image.Queue> {
+  private func makeBack(_ index: Int) throws(BlockError) -> BackQueue<EmulatedPlatform, Image.Queue> {
     guard let negotiation = control.withLock({ $0.negotiation }), negotiation.links.indices.contains(index) else {
       throw .disconnected("the backend has no queue \(index)")
     }
     let link = negotiation.links[index]
-    let ring: BackRing<ABI>
-    do throws(RingViolation) { ring = try BackRing<ABI>(attachingTo: link.ring.region) } catch {
+    let ring: BackRing
+    do throws(RingViolation) {
+      ring = try BackRing(attachingTo: link.ring.region, RingGeometry(negotiation.plan))
+    } catch {
       throw .disconnected("the frontend's ring is not sane (\(error))")
     }
     let cache: PersistentGrantCache
@@ -88,7 +88,7 @@ extension AttachedDisk {
     let abilities = backend.abilities(for: self.image.geometry, isPersistent: negotiation.isPersistent)
     let connection = BackConnection(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,
-      port: link.port, ringPages: link.ring, abilities: abilities)
+      port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities)
     return BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)

@@ -9,21 +9,21 @@ import Synchronization
 public import XenBus
 public import XenHypervisor
 import XenStore
-public import XenWire
+import XenWire
 
 /// A disk behind the whole PV stack: itself a ``BlockDevice`` over another one.
 ///
 /// Its control plane holds both ends' devices and listens to the store; its queues are made by whoever uses the disk, one a
 /// thread. See ``Machine/attach(_:as:)``.
-public final class AttachedDisk<Image: BlockDevice, ABI: BlkifABI>: BlockDevice {
+public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
   /// The data plane: both ends, or the frontend's.
-  public typealias Queue = StackQueue<ABI, Image.Queue>
+  public typealias Queue = StackQueue<Image.Queue>
 
   struct Control {
     var geometry: BlockGeometry
     var negotiation: Negotiation<EmulatedPlatform>?
     var mailboxes: [Int: QueueMailbox<Queue>] = [:]
-    var threads: [Int: BackThread<ABI, Image.Queue>] = [:]
+    var threads: [Int: BackThread<Image.Queue>] = [:]
     var failure: MachineError?
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+import BlockIO
 import Glibc
 import GuestMemory
 import Synchronization
@@ -40,6 +41,9 @@ final class GuestStoreRing: Sendable {
       self.guest.grantAccess(reference, to: control.id, frame: pages.firstFrame, isReadOnly: false)
       mapping = try self.control.mapContiguously([reference], of: guest.id)
     } catch { throw .stalled("the guest's XenStore page could not be mapped (\(error))") }
+    do throws(SystemError) {
+      for domain in [guest, control] { try domain.virtualCPUs[Machine.storeCPU].bringUp() }
+    } catch { throw .disk(.system(call: error.call, path: "", code: error.code)) }
     do throws(EventChannelError) {
       let port = try self.guest.allocateUnbound(remote: control.id)
       let bound = try self.control.bindInterdomain(remote: guest.id, port: port)

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 
+import BlockIO
+import GuestMemory
 import Synchronization
 import XenBus
 public import XenHypervisor
@@ -62,7 +64,7 @@ public final class Machine: Sendable {
   let loop: ControlLoop
   /// The guest's ring page, if its drivers use it.
   private let guestRing: GuestStoreRing?
-  private let usedCPUs = Mutex<Set<Int>>([])
+  private let usedCPUs: Mutex<Set<Int>>
 
   /// Boots a machine without disks.
   public init(_ configuration: MachineConfiguration = MachineConfiguration()) throws(MachineError) {
@@ -71,14 +73,15 @@ public final class Machine: Sendable {
       var controlLimits = DomainLimits.xenDefaults
       controlLimits.maptrackFrames = max(controlLimits.maptrackFrames, 4096)
       control = try hypervisor.createDomain(
-        .control, memoryByteCount: 1 << 20, virtualCPUCount: Self.virtualCPUs, limits: controlLimits)
+        .control, memoryByteCount: 1 << 20, virtualCPUCount: Self.virtualCPUs, onlineCount: 1, limits: controlLimits)
       guest = try hypervisor.createDomain(
         configuration.guestDomain, memoryByteCount: configuration.guestMemoryByteCount,
-        virtualCPUCount: Self.virtualCPUs, limits: configuration.guestLimits)
+        virtualCPUCount: Self.virtualCPUs, onlineCount: 1, limits: configuration.guestLimits)
     } catch { throw .hypervisor(error) }
-    store = StoreServer()
+    store = StoreServer(quotas: Self.storeQuotas)
     toolstack = store.connect(as: .control)
     loop = ControlLoop()
+    usedCPUs = Mutex(configuration.guestStore == .ring ? [Self.storeCPU] : [])
     do {
       try DomainDefinition.createControlDomain(in: toolstack)
       let definition = DomainDefinition(
@@ -108,20 +111,39 @@ public final class Machine: Sendable {
   /// A handle of the guest's on the store, for one of its drivers.
   func connectGuest() -> any StoreHandle { guestRing?.connect() ?? store.connect(as: guest.id) }
 
-  static let virtualCPUs = 32
-  /// The virtual CPU of both domains that takes the store's events; the others are for queues.
+  /// One for each queue of all disks together.
+  static let virtualCPUs = SharedInfo.virtualCPULimit
+  /// The virtual CPU of both domains that takes the events of the guest's store page, if there is one.
   static let storeCPU = virtualCPUs - 1
+
+  /// xenstored's limits, with room for as many disks as there are virtual CPUs: each queue of 16 ring pages is 18 nodes.
+  private static let storeQuotas: StoreQuotas = {
+    var quotas = StoreQuotas.xenstored
+    quotas[.nodes] = 64 * virtualCPUs
+    quotas[.watches] = 4 * virtualCPUs
+    quotas[.memory] = 8 * quotas[.memory]
+    return quotas
+  }()
 
   /// Takes virtual CPUs, the same numbers in both domains, one for each queue.
   func takeCPUs(_ count: Int) throws(MachineError) -> [Int] {
     let taken = usedCPUs.withLock { used -> [Int]? in
-      let free = (0..<Self.storeCPU).filter { !used.contains($0) }.prefix(count)
+      let free = (0..<Self.virtualCPUs).filter { !used.contains($0) }.prefix(count)
       guard free.count == count else { return nil }
       used.formUnion(free)
       return Array(free)
     }
     guard let taken else {
-      throw .usage("the machine has \(Self.storeCPU) queues in all and too few are free; use fewer --queues")
+      throw .usage("the machine has \(Self.virtualCPUs) queues in all and too few are free; use fewer --queues")
+    }
+    do throws(SystemError) {
+      for cpu in taken {
+        try control.virtualCPUs[cpu].bringUp()
+        try guest.virtualCPUs[cpu].bringUp()
+      }
+    } catch {
+      giveBackCPUs(taken)
+      throw .disk(.system(call: "\(error.call)", path: "", code: error.code))
     }
     return taken
   }

@@ -162,9 +162,9 @@ protocol RunningExport: Sendable {
 }
 
 /// A mount of an attached disk.
-private struct StackExport<ABI: BlkifABI>: RunningExport {
-  let disk: AttachedDisk<RawImage, ABI>
-  let mount: FuseMount<AttachedDisk<RawImage, ABI>>
+private struct StackExport: RunningExport {
+  let disk: AttachedDisk<RawImage>
+  let mount: FuseMount<AttachedDisk<RawImage>>
 
   var filePath: String { mount.filePath }
   var geometry: BlockGeometry { disk.geometry }
@@ -175,20 +175,10 @@ private struct StackExport<ABI: BlkifABI>: RunningExport {
 }
 
 extension DiskConfiguration {
-  /// Attaches and mounts with the ABI that the configuration names.
+  /// Attaches and mounts.
   func export(_ image: RawImage, on machine: Machine, _ fuse: FuseOptions) throws(MountError) -> any RunningExport {
-    switch blockProtocol {
-    case .x86_64: try export(image, on: machine, fuse, ABI64.self)
-    case .x86_32: try export(image, on: machine, fuse, ABI32.self)
-    case .arm: try export(image, on: machine, fuse, ABIArm.self)
-    }
-  }
-
-  private func export<ABI: BlkifABI>(
-    _ image: RawImage, on machine: Machine, _ fuse: FuseOptions, _ abi: ABI.Type
-  ) throws(MountError) -> any RunningExport {
-    let disk: AttachedDisk<RawImage, ABI>
-    do throws(MachineError) { disk = try machine.attach(image, as: self, abi: abi) } catch {
+    let disk: AttachedDisk<RawImage>
+    do throws(MachineError) { disk = try machine.attach(image, as: self) } catch {
       if case .usage(let sentence) = error { throw .usage(sentence) }
       throw .environment(error.sentence)
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 public import ArgumentParser
-public import Figures
-import XenWire
+import Figures
+public import XenWire
 
 /// `pvdisk layout`: ring memory to scale, with its cache lines.
 struct LayoutCommand: ParsableCommand {

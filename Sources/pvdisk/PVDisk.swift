@@ -22,7 +22,8 @@ struct PVDisk: ParsableCommand {
 
   static func main() {
     do {
-      var command = try parseAsRoot()
+      let isHelper = MountHelper.isCalled(as: CommandLine.arguments[0])
+      var command = try parseAsRoot(isHelper ? MountHelper.arguments(Array(CommandLine.arguments.dropFirst())) : nil)
       try command.run()
     } catch let refusal as Refusal {
       say("pvdisk: \(refusal)")

@@ -51,21 +51,21 @@ struct Way: CustomTestStringConvertible, Sendable {
 struct StackDataTests {
   @Test("random I/O through the stack leaves what it leaves on a disk", arguments: Way.all)
   func randomIO(way: Way) throws {
-    try exercise(way.configuration, ABI64.self, mapping: .remap)
+    try exercise(way.configuration, mapping: .remap)
   }
 
   @Test("the 32-bit and the Arm ring carry the same data")
   func otherABIs() throws {
     var configuration = DiskConfiguration()
     configuration.blockProtocol = .x86_32
-    try exercise(configuration, ABI32.self, mapping: .remap)
+    try exercise(configuration, mapping: .remap)
     configuration.blockProtocol = .arm
-    try exercise(configuration, ABIArm.self, mapping: .alias)
+    try exercise(configuration, mapping: .alias)
   }
 
   @Test("a driver that reaches the store through its guest's ring page gets the same disk")
   func throughTheRingPage() throws {
-    try exercise(DiskConfiguration(), ABI64.self, mapping: .remap, guestStore: .ring)
+    try exercise(DiskConfiguration(), mapping: .remap, guestStore: .ring)
   }
 
   @Test("two drivers share the guest's one ring page, and each hears of its own backend only")
@@ -90,10 +90,11 @@ struct StackDataTests {
   }
 
   /// Random requests, many in flight, against a model, through a real file.
-  func exercise<ABI: BlkifABI>(
-    _ configuration: DiskConfiguration, _ abi: ABI.Type, mapping: MappingStrategy, seed: UInt64 = 7,
+  @discardableResult
+  func exercise(
+    _ configuration: DiskConfiguration, mapping: MappingStrategy, rounds: Int = 600, seed: UInt64 = 7,
     guestStore: GuestStoreTransport = .direct
-  ) throws {
+  ) throws -> AttachedDisk<RawImage> {
     let byteCount = 4 << 20
     let directory = try TemporaryImage(byteCount: byteCount)
     let image = try RawImage.open(path: directory.path, options: ImageOptions(access: .readWrite))
@@ -102,7 +103,7 @@ struct StackDataTests {
     machineConfiguration.guestStore = guestStore
     let machine = try Machine(machineConfiguration)
     let before = machine.ledger
-    let disk = try machine.attach(image, as: configuration, abi: abi)
+    let disk = try machine.attach(image, as: configuration)
     do {
       let queue = try disk.makeQueue(0, buffers: BufferDemand(count: 8, byteCount: 1 << 20))
       var driver = QueueDriver(queue)
@@ -110,21 +111,21 @@ struct StackDataTests {
         bytes: Array(repeating: 0, count: byteCount), sectorSize: 512,
         operations: [.read, .write, .read, .write, .read, .write, .flush, .discard, .writeZeroes], seed: seed)
       var done = 0
-      while done < 600 {
+      while done < rounds {
         while model.pending.count < 40 {
           guard let request = try model.nextRequest() else { break }
           guard case .accepted = driver.queue.submit(request) else {
             Issue.record("the queue is full with \(model.pending.count) requests, seed \(seed)")
-            return
+            return disk
           }
         }
         guard let completion = driver.nextCompletion() else {
           Issue.record("no completion, seed \(seed)")
-          return
+          return disk
         }
         if let complaint = model.finish(completion) {
           Issue.record("\(complaint), seed \(seed)")
-          return
+          return disk
         }
         done += 1
       }
@@ -138,6 +139,7 @@ struct StackDataTests {
     #expect(disk.detach() == 0)
     #expect(machine.ledger == before)
     try image.close()
+    return disk
   }
 }
 
