@@ -43,7 +43,7 @@ final class GuestStoreRing: Sendable {
     } catch { throw .stalled("the guest's XenStore page could not be mapped (\(error))") }
     do throws(SystemError) {
       for domain in [guest, control] { try domain.virtualCPUs[Machine.storeCPU].bringUp() }
-    } catch { throw .disk(.system(call: error.call, path: "", code: error.code)) }
+    } catch { throw .disk(.system(call: "\(error.call)", path: "", code: error.code)) }
     do throws(EventChannelError) {
       let port = try self.guest.allocateUnbound(remote: control.id)
       let bound = try self.control.bindInterdomain(remote: guest.id, port: port)
