@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 import Glibc
-public import XenStore
+import XenStore
 import XenWire
 
 /// Hostile clients at a store, next to one of good will: three guests and a privileged one, some of which never read.
