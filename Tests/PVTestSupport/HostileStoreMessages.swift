@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 
-/// What a hostile client of a XenStore sends: messages that are nearly right, messages that are nonsense, lengths that lie,
-/// and messages that end too early. The same seed gives the same bytes.
+/// What a hostile client of a XenStore sends.
+///
+/// Messages that are nearly right, messages that are nonsense, lengths that lie, and messages that end too early. The same
+/// seed gives the same bytes.
 public struct HostileStoreMessages {
   private var state: UInt64
 
