@@ -57,6 +57,23 @@ extension StoreHandle {
     try write(path, bytes: Array(value.utf8), in: transaction)
   }
 
+  /// Sets a node's permissions, outside of transactions.
+  public func setPermissions(_ path: some StorePathName, _ permissions: StorePermissions) throws(StoreError) {
+    try setPermissions(path, permissions, in: nil)
+  }
+
+  /// Creates a node with an empty value, outside of transactions.
+  public func makeDirectory(_ path: some StorePathName) throws(StoreError) { try makeDirectory(path, in: nil) }
+
+  /// Removes a node and everything below it, outside of transactions.
+  public func remove(_ path: some StorePathName) throws(StoreError) { try remove(path, in: nil) }
+
+  /// Whether a node is there, outside of transactions.
+  public func exists(_ path: some StorePathName) throws(StoreError) -> Bool { try exists(path, in: nil) }
+
+  /// The names of a node's children, outside of transactions.
+  public func directory(_ path: some StorePathName) throws(StoreError) -> [String] { try directory(path, in: nil) }
+
   /// Asks to be told of changes at a path and at any depth below.
   public func watch(_ path: some StorePathName, token: String) throws(StoreError) {
     try watch(path, token: token, depth: nil)
