@@ -123,7 +123,7 @@ let package = Package(
       "PVMachineTests",
       imports: [
         "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
-        "XenWire",
+        "SharedRing", "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),
