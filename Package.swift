@@ -86,7 +86,7 @@ let package = Package(
     .target(name: "CSystemFaults", path: "Tests/CSystemFaults"),
     .target(
       name: "PVTestSupport",
-      dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
+      dependencies: ["BlockIO", "GuestMemory", "XenWire", "XenStore", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
     .target(
       name: "XenRecords", path: "Tests/XenRecords", resources: [.copy("Resources")], swiftSettings: checked),
@@ -129,6 +129,9 @@ let package = Package(
     .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
+    .executableTarget(
+      name: "store-fuzz", dependencies: ["PVTestSupport", "XenStore", "XenWire", "CLinux"],
+      path: "Tests/Fuzz/StoreFuzz", swiftSettings: checked),
     tests(
       "PVMachineTests",
       imports: [
