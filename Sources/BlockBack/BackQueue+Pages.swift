@@ -115,6 +115,7 @@ extension BackQueue where Image: ~Copyable {
   /// Lets go of the request's pages and puts its response on the ring.
   @inlinable
   mutating func finish(_ request: Int, _ status: BlockStatus) {
+    if protection != .off { protectResponse(request, status) }
     releasePages(request)
     let wire = unsafe pending.requests[request]
     if request == barrier { barrier = -1 }

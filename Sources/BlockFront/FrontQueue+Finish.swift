@@ -17,7 +17,7 @@ extension FrontQueue {
     let shadow = unsafe shadows.shadows[id]
     guard shadow.state == .waiting, shadow.operation == response.operation else { return breakOff() }
     let io = Int(shadow.io)
-    if shadow.hasBounced || !abilities.isPersistent {
+    if shadow.hasBounced || settlesEach {
       letGo(id, isOkay: response.status == .okay)
       if isBroken { return }
     }
@@ -67,6 +67,7 @@ extension FrontQueue {
   mutating func letGo(_ id: Int, isOkay: Bool) {
     let shadow = unsafe shadows.shadows[id]
     if !abilities.isPersistent, !endGrants(id, shadow) { return breakOff() }
+    if isOkay, shadow.operation == .read, protection != .off { checkProtection(id, shadow) }
     guard shadow.hasBounced else { return }
     for index in 0..<Int(shadow.segmentCount) {
       let piece = unsafe shadows.pieces[id * shadows.segments + index]
