@@ -44,7 +44,7 @@ extension BackQueue where Image: ~Copyable {
     counters.add(UInt64(segmentCount), to: QueueCounter.segments.rawValue)
     var sectorCount: UInt64 = 0
     let dataCount = protection == .sector ? dataSegments(of: segmentCount) : segmentCount
-    guard dataCount > 0 else { return finish(request, .error) }
+    guard dataCount > 0 || protection != .sector else { return finish(request, .error) }
     for index in 0..<dataCount {
       let segment = unsafe Segment(bits: scratch.segments[index])
       guard segment.isValid, UInt64(segment.sectorCount) & validator.sectorMask == 0 else {
