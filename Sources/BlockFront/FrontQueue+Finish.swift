@@ -20,7 +20,7 @@ extension FrontQueue {
     }
     let io = Int(shadow.io)
     note(.taken, id, UInt64(UInt16(bitPattern: response.status.rawValue)))
-    if shadow.hasBounced || !abilities.isPersistent {
+    if shadow.hasBounced || settlesEach {
       letGo(id, isOkay: response.status == .okay)
       if isBroken { return }
     }
@@ -72,6 +72,7 @@ extension FrontQueue {
     let shadow = unsafe shadows.shadows[id]
     let hasLeft = abilities.isPersistent || endGrants(id, shadow)
     if !hasLeft, !ring.faults.has(.accessEndedByForce) { return breakOff() }
+    if isOkay, shadow.operation == .read, protection != .off { checkProtection(id, shadow) }
     guard shadow.hasBounced else { return }
     for index in 0..<Int(shadow.segmentCount) {
       let piece = unsafe shadows.pieces[id * shadows.segments + index]
