@@ -16,11 +16,11 @@ public import XenWire
 /// A backend that breaks the rules disables the queue: every I/O in hand and every later one ends with `EIO`.
 public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   @usableFromInline let platform: Platform
-  @usableFromInline let peer: DomainID
+  @usableFromInline var peer: DomainID
   /// The local port; its peer is the backend's.
-  public let port: EventPort
-  @usableFromInline let ringPages: GuestPages
-  @usableFromInline let handle: UInt16
+  public internal(set) var port: EventPort
+  @usableFromInline var ringPages: GuestPages
+  @usableFromInline var handle: UInt16
   @usableFromInline var abilities: FrontAbilities
   @usableFromInline var ring: FrontRing<ABI>
   @usableFromInline var slot = RequestSlot<ABI>()
@@ -32,6 +32,10 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   @usableFromInline var canIssueMore = false
   /// Whether the backend broke the rules.
   public internal(set) var isBroken = false
+  /// Whether there is no connection: I/O is accepted and waits.
+  public internal(set) var isSuspended = false
+  /// References of pages that an earlier backend still mapped when its connection ended.
+  var quarantine: [GrantReference] = []
 
   /// Joins the parts of a queue and grants its pages.
   /// - Parameters:
@@ -53,7 +57,7 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
     shadows = ShadowTable(
       count: slots, segments: connection.abilities.maxSegments,
       slotReferences: connection.abilities.isPersistent ? [] : references)
-    table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
+    table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1) + Self.visitorRoom)
     if connection.abilities.isPersistent {
       for (page, reference) in references.enumerated() {
         unsafe arena.references[page] = reference
@@ -66,17 +70,10 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
 
   /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever (XSA-396).
   deinit {
-    let count = abilities.isPersistent ? arena.pages.count : shadows.count * shadows.referencesPerSlot
-    var ended: [GrantReference] = []
-    ended.reserveCapacity(count)
-    for index in 0..<count {
-      let reference = unsafe abilities.isPersistent ? arena.references[index] : shadows.references[index]
-      if platform.endAccess(reference) { ended.append(reference) }
-    }
-    platform.freeReferences(ended)
-    if ended.count == count { platform.freePages(arena.pages) }
-    counters.add(UInt64(count - ended.count), to: FrontCounter.stuck_pages.rawValue)
-    platform.close(port)
+    let stuck = (isSuspended ? [] : endAllGrants()) + endAgain(quarantine)
+    if stuck.isEmpty { platform.freePages(arena.pages) }
+    counters.set(UInt64(stuck.count), at: FrontCounter.stuck_pages.rawValue)
+    if !isSuspended { platform.close(port) }
   }
 
   /// The references that a queue needs for its data.
@@ -91,8 +88,8 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
     Int(RingLayout.slotCount(byteCount: ringByteCount, slotSize: ABI.slotSize)) * abilities.descriptorPagesPerSlot
   }
 
-  /// The most I/Os in hand at once.
-  @inlinable public var capacity: Int { table.capacity }
+  /// The most I/Os of its user in hand at once.
+  public var capacity: Int { table.capacity - Self.visitorRoom }
   /// I/Os accepted and not handed back.
   @inlinable public var inFlight: Int { table.active &+ table.finishedCount }
   /// The memory of one of the user's buffers.
@@ -100,7 +97,7 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   /// Whether `issue` may get further than it got last time.
   @inlinable public var hasMoreToIssue: Bool { canIssueMore }
   /// Whether requests wait for the backend.
-  @inlinable public var awaitsResponses: Bool { ring.hasOutstandingRequests }
+  @inlinable public var awaitsResponses: Bool { !isSuspended && ring.hasOutstandingRequests }
 
   /// Accepts an I/O; it is issued by ``issue()``.
   @inlinable
@@ -135,6 +132,10 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   @inlinable
   public mutating func issue() {
     canIssueMore = false
+    guard !isSuspended else {
+      if isBroken { endAll(with: FrontQueueErrno.ioError) }
+      return
+    }
     while let io = table.nextToIssue {
       if unsafe table.ios[io].errorCode != 0 || table.ios[io].isIssued {
         unsafe table.ios[io].isIssued = true
@@ -167,7 +168,7 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   /// Takes the responses that are there.
   @inlinable
   public mutating func collect() {
-    guard !isBroken else { return }
+    guard !isBroken, !isSuspended else { return }
     do {
       var waiting = try ring.unconsumedResponses()
       while waiting > 0, !isBroken {
@@ -186,7 +187,7 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   @inlinable
   public mutating func prepareToWait() -> WaitReadiness {
     if table.finishedCount > 0 || canIssueMore { return .workPending }
-    if isBroken { return .maySleep }
+    if isBroken || isSuspended { return .maySleep }
     do {
       return try ring.armAndRecheck() ? .workPending : .maySleep
     } catch {

@@ -57,6 +57,8 @@ final class BackThread<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: @unchecked
       passes &+= 1
       if passes & 255 == 0 { queue.housekeep() }
       guard queue.prepareToWait() == .maySleep else { continue }
+      // The letter that announced the end may have been read in this very pass.
+      if isStopping.load(ordering: .relaxed), queue.inFlight == 0 { break }
       if spin.wait(until: { cpu.hasPendingUpcall || mailbox.hasWork }) { continue }
       guard cpu.prepareToSleep() else { continue }
       sleep(queue.waitDescriptor)

@@ -48,28 +48,18 @@ extension AttachedDisk {
   /// - Returns: ring pages that the backend still mapped; 0 unless something is wrong.
   @discardableResult
   public func detach() -> Int {
-    frontend.folder.store.onEvents(nil)
-    backend.folder.store.onEvents(nil)
-    try? definition.startDetach(in: machine.toolstack)
-    releaseUnusedLinks()
-    let stuck = frontend.finishClosing()
-    _ = backend.handleWatches()
-    backend.finishClosing()
-    try? definition.remove(from: machine.toolstack)
-    machine.giveBackCPUs(cpus)
-    return stuck
-  }
-
-  /// Rings that no queue was made for are still the control plane's to unmap.
-  private func releaseUnusedLinks() {
-    let (links, used) = control.withLock { state in
-      defer { state.negotiation = nil }
-      return (state.negotiation?.links ?? [], Set(state.mailboxes.keys))
-    }
-    for (index, link) in links.enumerated() where !used.contains(index) {
-      backend.platform.close(link.port)
-      backend.platform.unmap(link.ring)
-      if let connection = frontend.connection(ofQueue: index) { frontend.platform.close(connection.port) }
+    machine.loop.perform { [self] in
+      control.withLock { $0.phase = .detaching }
+      frontend.folder.store.onEvents(nil)
+      backend.folder.store.onEvents(nil)
+      try? definition.startDetach(in: machine.toolstack)
+      releaseUnusedLinks()
+      let stuck = frontend.finishClosing()
+      _ = backend.handleWatches()
+      backend.finishClosing()
+      try? definition.remove(from: machine.toolstack)
+      machine.giveBackCPUs(cpus)
+      return stuck
     }
   }
 }

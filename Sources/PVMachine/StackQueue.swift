@@ -23,34 +23,44 @@ public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQue
   @usableFromInline var hasArmedSleep = false
   @usableFromInline var passes: UInt32 = 0
   @usableFromInline var spin: AdaptiveSpin
+  /// Whose I/O travels through this queue's ring, if anybody's.
+  @usableFromInline var visitors: Visitors?
+  /// Through whose ring this queue's I/O travels, when it has none of its own.
+  @usableFromInline var detour: Detour?
   let wakeSet: WakeSet
   /// Readable when the queue has something to do.
   public let waitDescriptor: CInt
-  private let owner: any AnyObject & Sendable
-  private let stopBack: (@Sendable () -> Void)?
+  private let onEnd: @Sendable () -> Void
+  var stopBack: (@Sendable () -> Void)?
 
   init(
-    front: consuming FrontQueue<EmulatedPlatform, ABI>, back: consuming BackQueue<EmulatedPlatform, ABI, Image>?,
-    frontCPU: VirtualCPU, backCPU: VirtualCPU, mailbox: QueueMailbox<StackQueue>, wakeSet: consuming WakeSet,
-    spin: AdaptiveSpin, owner: any AnyObject & Sendable, stopBack: (@Sendable () -> Void)? = nil
+    front: consuming FrontQueue<EmulatedPlatform, ABI>, parts: QueueParts<ABI, Image>, frontCPU: VirtualCPU,
+    backCPU: VirtualCPU, mailbox: QueueMailbox<StackQueue>, wakeSet: consuming WakeSet, spin: AdaptiveSpin,
+    onEnd: @escaping @Sendable () -> Void
   ) {
     self.front = front
-    self.back = back
+    back = parts.back.take()
+    stopBack = parts.stopBack
     self.frontCPU = frontCPU
     self.backCPU = backCPU
     self.mailbox = mailbox
     self.spin = spin
     waitDescriptor = wakeSet.descriptor
     self.wakeSet = wakeSet
-    self.owner = owner
-    self.stopBack = stopBack
+    self.onEnd = onEnd
   }
 
-  /// The backend lets go of the pages before the frontend takes them back.
+  /// The backend lets go of the pages before the frontend takes them back; I/O of others is carried out first.
   deinit {
-    stopBack?()
-    _ = consume back
-    _ = consume front
+    detour?.leave()
+    if let visitors {
+      Self.finishVisits(visitors, consume front, consume back, backCPU, stopBack)
+    } else {
+      stopBack?()
+      _ = consume back
+      _ = consume front
+    }
+    onEnd()
   }
 
   /// The most requests in flight.
@@ -62,7 +72,11 @@ public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQue
   /// Accepts a request.
   @inlinable public mutating func submit(_ request: IORequest) -> SubmitOutcome { front.submit(request) }
   /// Takes one finished request.
-  @inlinable public mutating func nextCompletion() -> IOCompletion? { front.nextCompletion() }
+  @inlinable
+  public mutating func nextCompletion() -> IOCompletion? {
+    if visitors != nil { return nextOwnCompletion() }
+    return front.nextCompletion()
+  }
 
   /// Publishes what was submitted, lets the backend work if it is here, and takes the responses.
   @inlinable
@@ -72,6 +86,7 @@ public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQue
       hasArmedSleep = false
       frontCPU.didWake()
     }
+    if visitors != nil || detour != nil { exchangeVisits() }
     repeat {
       front.issue()
       runBack()
