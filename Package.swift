@@ -64,10 +64,12 @@ let package = Package(
         "BlockFront", "BlockBack", "DiskImages", "FuseExport", "XenBus", "XenStore", "XenHypervisor", "SharedRing",
         "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
+    module("Figures", imports: ["XenWire"]),
     .executableTarget(
       name: "pvdisk",
       dependencies: [
-        "PVMachine", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire", "CLinux", arguments,
+        "PVMachine", "Figures", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire", "CLinux",
+        arguments,
         logging,
       ],
       path: "Sources/pvdisk", swiftSettings: checked),
@@ -88,6 +90,7 @@ let package = Package(
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
     tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
     tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),
+    tests("FiguresTests", imports: ["Figures", "XenWire", "XenRecords"]),
     tests(
       "XenBusTests",
       imports: ["XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "DiskImages", "BlockIO", "XenHypervisor"]),
@@ -110,12 +113,14 @@ let package = Package(
         "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),
-    tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", collections]),
+    tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),
     tests(
       "XenHypervisorTests",
-      imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter"]),
+      imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter", "XenRecords"]),
     tests(
       "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
+    .testTarget(
+      name: "EndToEndTests", dependencies: ["pvdisk", "CLinux"], path: "Tests/EndToEndTests", swiftSettings: checked),
     tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
   ],
   swiftLanguageModes: [.v6]

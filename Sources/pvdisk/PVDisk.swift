@@ -17,7 +17,7 @@ struct PVDisk: ParsableCommand {
     version: version,
     subcommands: [
       MountCommand.self, UmountCommand.self, RunCommand.self, CreateCommand.self, StatusCommand.self,
-      DoctorCommand.self, BenchCommand.self, XenStoredCommand.self, XenStoreCommand.self,
+      DoctorCommand.self, BenchCommand.self, LayoutCommand.self, XenStoredCommand.self, XenStoreCommand.self,
     ])
 
   static func main() {

@@ -12,16 +12,16 @@ public struct QueueDriver<Queue: BlockQueue & ~Copyable>: ~Copyable {
   public init(_ queue: consuming Queue) { self.queue = queue }
 
   /// Runs one request alone.
-  /// - Returns: 0, or its positive `errno`; -1 when no completion came within ten seconds.
+  /// - Returns: 0, or its positive `errno`; -1 when no completion came within a minute.
   public mutating func run(_ request: IORequest) -> CInt {
     guard case .accepted = queue.submit(request) else { return -1 }
     guard let completion = nextCompletion(), completion.tag == request.tag else { return -1 }
     return completion.errorCode
   }
 
-  /// Waits for a completion; nil when none came within ten seconds.
+  /// Waits for a completion; nil when none came within a minute.
   public mutating func nextCompletion() -> IOCompletion? {
-    let deadline = time(nil) + 10
+    let deadline = time(nil) + 60
     while time(nil) < deadline {
       queue.advance()
       if let completion = queue.nextCompletion() { return completion }

@@ -12,6 +12,32 @@ public struct GoldenVectors: Decodable, Sendable {
     public let fields: [String: [Int]]
   }
 
+  /// Which cache lines the slots of a one-page ring touch.
+  public struct LineCount: Decodable, Sendable {
+    /// Lines touched by each slot that fits.
+    public let touched: [Int]
+    /// Slots in use.
+    public let used: Int
+    /// Slots in use by the lines that they touch.
+    public let histogram: [String: Int]
+    /// Slots that fit by the lines that they touch.
+    public let histogramOfFit: [String: Int]
+  }
+
+  /// A protection tuple.
+  public struct Tuple: Decodable, Sendable {
+    /// What the sector's bytes are.
+    public let input: String
+    /// The T10 protection type.
+    public let type: Int
+    /// The sector's number.
+    public let sector: UInt64
+    /// The application tag.
+    public let application: UInt16
+    /// The eight bytes.
+    public let hex: String
+  }
+
   /// Structures by ABI (`x86_64`, `x86_32`) and name.
   public let layouts: [String: [String: Layout]]
   /// Encoded samples in hexadecimal, by ABI and name.
@@ -46,6 +72,12 @@ public struct GoldenVectors: Decodable, Sendable {
   public let responseOverflow: [[UInt32]]
   /// Rows of req_prod, req_cons, rsp_prod_pvt, req_event before, req_event after, work to do.
   public let finalCheck: [[UInt32]]
+  /// Cache lines that slots touch, by slot size and line size.
+  public let cacheLines: [String: [String: LineCount]]
+  /// Rows of what the bytes are, their CRC-16/T10-DIF, and their Internet checksum.
+  public let checksums: [[String]]
+  /// Protection tuples of one sector.
+  public let tuples: [Tuple]
   /// Device numbers by name.
   public let devices: [String: UInt32]
   /// Texts that name no device.
