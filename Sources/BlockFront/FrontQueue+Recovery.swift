@@ -54,6 +54,7 @@ extension FrontQueue {
     if abilities.isPersistent { grantArena(references) }
     isSuspended = false
     isBroken = false
+    counters.add(1, to: FrontCounter.reconnects.rawValue)
     // A page that a backend kept may be written by it at any time: no data may lie there (XSA-396).
     if !quarantine.isEmpty { isBroken = true }
     if isBroken { endAll(with: FrontQueueErrno.ioError) }
@@ -137,6 +138,13 @@ extension FrontQueue {
   /// I/Os of others that a queue may carry at once, beside those of its own user.
   public static var visitorRoom: Int { 32 }
 
+  /// Accepts an I/O of another queue's user.
+  public mutating func submitVisit(_ request: IORequest) -> SubmitOutcome {
+    let outcome = submit(request)
+    if case .accepted = outcome { counters.add(1, to: FrontCounter.visits.rawValue) }
+    return outcome
+  }
+
   /// Takes the next I/O that waits for a ring; it stays in this queue's hand until ``endElsewhere(_:errorCode:)``.
   public mutating func takeElsewhere() -> (number: Int, request: IORequest)? {
     while isSuspended, let io = table.nextToIssue {
@@ -148,6 +156,14 @@ extension FrontQueue {
       table.finish(io)
     }
     return nil
+  }
+
+  /// Takes an I/O back that nobody carried; it waits for a ring again.
+  public mutating func returnFromElsewhere(_ number: Int) {
+    unsafe precondition(table.ios[number].isElsewhere, "nobody carried that I/O")
+    unsafe table.ios[number].isElsewhere = false
+    table.enqueueForIssue(number)
+    canIssueMore = true
   }
 
   /// Ends an I/O that another queue has carried out.

@@ -142,15 +142,16 @@ extension AttachedDisk {
     }
   }
 
-  /// A queue was destroyed by its user.
+  /// A queue was destroyed by its user; if it carried others' I/O, the rings are handed out anew.
   func queueEnded(_ index: Int) {
-    let isComplete = control.withLock { state in
+    let (isComplete, door) = control.withLock { state in
       state.mailboxes[index] = nil
       state.threads[index] = nil
       for place in state.gatherings.indices { state.gatherings[place].waiting.remove(index) }
-      return state.gatherings.first?.waiting.isEmpty ?? false
+      return (state.gatherings.first?.waiting.isEmpty ?? false, state.doors.removeValue(forKey: index))
     }
     if isComplete { machine.loop.enqueue { [self] in finishGatherings() } }
+    if let door, door.shut() { replaceBackend(with: backend.knobs) }
   }
 
   /// Hands out the rings of a new connection: one for each living queue, as far as there are enough; the others' I/O
@@ -159,19 +160,21 @@ extension AttachedDisk {
     let mailboxes = control.withLock { $0.mailboxes }
     let indices = mailboxes.keys.sorted()
     let rings = min(frontend.queueCount, indices.count)
-    guard rings > 0 else { return }
-    var detours: [Detour] = []
+    var doors: [Int: Detour] = [:]
+    for place in 0..<rings where place + rings < indices.count {
+      guard let mailbox = mailboxes[indices[place]] else { continue }
+      let door = Detour { mailbox.post { _ in } }
+      for _ in stride(from: place + rings, to: indices.count, by: rings) { door.join() }
+      doors[indices[place]] = door
+    }
+    control.withLock { $0.doors = doors }
     for (place, index) in indices.enumerated() {
       guard let mailbox = mailboxes[index] else { continue }
+      let door = rings > 0 ? doors[indices[place % rings]] : nil
       if place < rings {
-        let guests = (indices.count - 1 - place) / rings
-        let detour = guests > 0 ? Detour { mailbox.post { _ in } } : nil
-        if let detour { detours.append(detour) }
-        mailbox.post { [self] queue in reconnect(&queue, index: index, link: place, detour: detour) }
-      } else {
-        let detour = detours[(place - rings) % detours.count]
-        detour.join()
-        mailbox.post { queue in queue.travel(through: detour) }
+        mailbox.post { [self] queue in reconnect(&queue, index: index, link: place, detour: door) }
+      } else if let door {
+        mailbox.post { queue in queue.travel(through: door) }
       }
     }
   }

@@ -28,6 +28,8 @@ public final class AttachedDisk<Image: BlockDevice, ABI: BlkifABI>: BlockDevice 
     /// The ways to the living queues.
     var mailboxes: [Int: QueueMailbox<Queue>] = [:]
     var threads: [Int: BackThread<ABI, Image.Queue>] = [:]
+    /// The doors of queues that carry others' I/O.
+    var doors: [Int: Detour] = [:]
     /// What waits for queues to let go.
     var gatherings: [Gathering] = []
     var phase = Phase.connecting

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-import BlockBack
 import BlockFront
 public import BlockIO
-import Glibc
-import GuestMemory
 import Synchronization
 import XenHypervisor
 import XenWire
@@ -19,7 +16,8 @@ final class Detour: Sendable {
   /// One I/O of another queue.
   struct Visit: Sendable {
     let request: IORequest
-    let answer: @Sendable (CInt) -> Void
+    /// Takes 0 or an `errno`; nil when nobody carried the I/O, which its owner then still has to do.
+    let answer: @Sendable (CInt?) -> Void
   }
 
   private struct State {
@@ -36,12 +34,9 @@ final class Detour: Sendable {
   /// A queue will send its I/O this way.
   func join() { state.withLock { $0.guests += 1 } }
   /// A queue sends nothing more.
-  func leave() {
-    state.withLock { $0.guests -= 1 }
-    wake()
-  }
-  /// Whether somebody may still come.
-  var hasGuests: Bool { state.withLock { $0.guests > 0 || !$0.waiting.isEmpty } }
+  func leave() { state.withLock { $0.guests -= 1 } }
+  /// Whether nobody comes and nobody waits.
+  var isQuiet: Bool { state.withLock { $0.guests == 0 && $0.waiting.isEmpty } }
 
   /// Leaves an I/O.
   func enter(_ visit: Visit) {
@@ -49,7 +44,7 @@ final class Detour: Sendable {
       if !state.isShut { state.waiting.append(visit) }
       return state.isShut
     }
-    if isShut { visit.answer(EIO) } else { wake() }
+    if isShut { visit.answer(nil) } else { wake() }
   }
 
   /// Takes up to `count` I/Os.
@@ -61,14 +56,16 @@ final class Detour: Sendable {
     }
   }
 
-  /// Answers everything that waits, and whatever comes later, with `EIO`: the disk is gone.
-  func failAll() {
-    let waiting = state.withLock { state in
+  /// Sends everything back, and whatever comes later: the queue behind the door is no more.
+  /// - Returns: whether somebody relied on it.
+  func shut() -> Bool {
+    let (waiting, hadGuests) = state.withLock { state in
       defer { state.waiting = [] }
       state.isShut = true
-      return state.waiting
+      return (state.waiting, state.guests > 0)
     }
-    for visit in waiting { visit.answer(EIO) }
+    for visit in waiting { visit.answer(nil) }
+    return hadGuests
   }
 }
 
@@ -82,10 +79,23 @@ final class Visitors {
   /// Tags of visits are from here on; no user of a queue may use them.
   @usableFromInline static var firstTag: UInt64 { 0xF0_0D << 48 }
 
+  /// Opens a door, and keeps what came through an earlier one.
   init(door: Detour, previous: Visitors?) {
     self.door = door
     inHand = previous?.inHand ?? []
     for visit in previous?.door.take(.max) ?? [] { door.enter(visit) }
+  }
+
+  /// Room for more.
+  func room(of most: Int) -> Int { most - inHand.count { $0 != nil } }
+  /// Whether nothing is in hand and nobody comes.
+  var isQuiet: Bool { door.isQuiet && inHand.allSatisfy { $0 == nil } }
+
+  /// Keeps a visit; answers the tag to submit it by.
+  func keep(_ visit: Detour.Visit) -> UInt64 {
+    let place = inHand.firstIndex { $0 == nil } ?? inHand.count
+    if place == inHand.count { inHand.append(visit) } else { inHand[place] = visit }
+    return Self.firstTag + UInt64(place)
   }
 
   /// Lets a visit wait outside again.
@@ -93,18 +103,6 @@ final class Visitors {
     let place = Int(tag - Self.firstTag)
     if let visit = inHand[place] { door.enter(visit) }
     inHand[place] = nil
-  }
-
-  /// Room for more.
-  func room(of most: Int) -> Int { most - inHand.count { $0 != nil } }
-  /// Whether nothing is in hand.
-  var isEmpty: Bool { inHand.allSatisfy { $0 == nil } }
-
-  /// Keeps a visit; answers the tag to submit it by.
-  func keep(_ visit: Detour.Visit) -> UInt64 {
-    let place = inHand.firstIndex { $0 == nil } ?? inHand.count
-    if place == inHand.count { inHand.append(visit) } else { inHand[place] = visit }
-    return Self.firstTag + UInt64(place)
   }
 
   /// Whether a completion is a visit's; if so its owner is told.
@@ -116,6 +114,12 @@ final class Visitors {
     visit.answer(completion.errorCode)
     return true
   }
+
+  /// Sends back what is in hand: the queue is no more.
+  func returnAll() {
+    for visit in inHand { visit?.answer(nil) }
+    inHand = []
+  }
 }
 
 extension StackQueue where Image: ~Copyable {
@@ -125,22 +129,35 @@ extension StackQueue where Image: ~Copyable {
     if let detour {
       let mailbox = mailbox
       while let (number, request) = front.takeElsewhere() {
-        detour.enter(
-          Detour.Visit(request: request) { code in
-            mailbox.post { $0.front.endElsewhere(number, errorCode: code) }
-          })
+        let visit = Detour.Visit(request: request) { code in
+          mailbox.post { $0.endVisit(number, code) }
+        }
+        detour.enter(visit)
       }
     }
-    if let visitors { Self.admit(visitors, &front) }
+    if let visitors { admit(visitors) }
   }
 
-  private static func admit(_ visitors: Visitors, _ front: inout FrontQueue<EmulatedPlatform, ABI>) {
+  /// One of this queue's I/Os came back.
+  private mutating func endVisit(_ number: Int, _ code: CInt?) {
+    if let code { return front.endElsewhere(number, errorCode: code) }
+    front.returnFromElsewhere(number)
+    leaveDetour()
+  }
+
+  /// Holds its I/O until there is a connection.
+  mutating func leaveDetour() {
+    detour?.leave()
+    detour = nil
+  }
+
+  private mutating func admit(_ visitors: Visitors) {
     let room = visitors.room(of: FrontQueue<EmulatedPlatform, ABI>.visitorRoom)
     guard room > 0 else { return }
     for visit in visitors.door.take(room) {
       var request = visit.request
       request.tag = visitors.keep(visit)
-      if case .full = front.submit(request) { visitors.putBack(request.tag) }
+      if case .full = front.submitVisit(request) { visitors.putBack(request.tag) }
     }
   }
 
@@ -151,27 +168,5 @@ extension StackQueue where Image: ~Copyable {
       guard let visitors, visitors.settle(completion) else { return completion }
     }
     return nil
-  }
-
-  /// Goes on serving others after the queue's own user has gone, until they have gone too.
-  static func finishVisits(
-    _ visitors: Visitors, _ front: consuming FrontQueue<EmulatedPlatform, ABI>,
-    _ back: consuming BackQueue<EmulatedPlatform, ABI, Image>?, _ backCPU: VirtualCPU,
-    _ stopBack: (@Sendable () -> Void)?
-  ) {
-    var front = front
-    var back = back
-    while visitors.door.hasGuests || !visitors.isEmpty {
-      admit(visitors, &front)
-      front.issue()
-      if backCPU.hasPendingUpcall, back != nil { backCPU.takePendingPorts { _ in } }
-      back?.advance()
-      front.collect()
-      while let completion = front.nextCompletion() { _ = visitors.settle(completion) }
-      if visitors.isEmpty { usleep(1000) }
-    }
-    stopBack?()
-    _ = consume back
-    _ = consume front
   }
 }

@@ -37,9 +37,7 @@ extension StackQueue where Image: ~Copyable {
     if let gone = back.take() { _ = consume gone }
     front.suspend()
     if failing { front.abandon() }
-    detour?.leave()
-    detour = nil
-    if let visitors, failing { visitors.door.failAll() }
+    leaveDetour()
   }
 
   /// Begins another connection, and issues the I/O in hand to it.
@@ -53,7 +51,7 @@ extension StackQueue where Image: ~Copyable {
     wakeSet.add(parts.imageDescriptor)
     if let detour {
       visitors = Visitors(door: detour, previous: visitors)
-    } else if let visitors, visitors.isEmpty, !visitors.door.hasGuests {
+    } else if let visitors, visitors.isQuiet {
       self.visitors = nil
     }
   }

@@ -50,16 +50,13 @@ public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQue
     self.onEnd = onEnd
   }
 
-  /// The backend lets go of the pages before the frontend takes them back; I/O of others is carried out first.
+  /// The backend lets go of the pages before the frontend takes them back; what it carried for others goes back to them.
   deinit {
+    stopBack?()
+    _ = consume back
+    _ = consume front
     detour?.leave()
-    if let visitors {
-      Self.finishVisits(visitors, consume front, consume back, backCPU, stopBack)
-    } else {
-      stopBack?()
-      _ = consume back
-      _ = consume front
-    }
+    visitors?.returnAll()
     onEnd()
   }
 
