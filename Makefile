@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring bench-store hostile build release check format clean
+.PHONY: run test bench bench-ring bench-store hostile build release check format install uninstall clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -49,6 +49,16 @@ bench-store: ## the XenStore through its socket beside a bare echo, and in proce
 hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@.ci/setup test
 	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release --filter XenStoreTests
+
+PREFIX ?= /usr/local
+
+install: release ## the command, and what mount(8) calls for type fuse.pvdisk
+	install -D -m 755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/pvdisk
+	install -d $(DESTDIR)/sbin
+	ln -sf $(PREFIX)/bin/pvdisk $(DESTDIR)/sbin/mount.fuse.pvdisk
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/pvdisk $(DESTDIR)/sbin/mount.fuse.pvdisk
 
 clean:
 	@rm -rf .build .build-* bench-results

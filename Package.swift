@@ -48,6 +48,7 @@ let package = Package(
     module("XenWire", imports: ["CLinux"]),
     module("GuestMemory", imports: ["CLinux"]),
     module("BlockIO", imports: ["GuestMemory"]),
+    module("Protection", imports: ["BlockIO", "GuestMemory", "CLinux"]),
     module("SharedRing", imports: ["XenWire", "GuestMemory", "CLinux"]),
     module("XenHypervisor", imports: ["XenWire", "GuestMemory", "CLinux"]),
     module("XenStore", imports: ["XenWire", "GuestMemory", "CLinux", collections]),
@@ -65,10 +66,17 @@ let package = Package(
         "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
     module("Figures", imports: ["XenWire"]),
+    module(
+      "Lab",
+      imports: [
+        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "XenHypervisor", "XenWire",
+        "GuestMemory", "CLinux",
+      ]),
     .executableTarget(
       name: "pvdisk",
       dependencies: [
-        "PVMachine", "Figures", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire", "CLinux",
+        "PVMachine", "Figures", "Lab", "BlockBack", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire",
+        "CLinux",
         arguments,
         logging,
       ],
@@ -90,6 +98,8 @@ let package = Package(
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
     tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
     tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),
+    tests("LabTests", imports: ["Lab", "Figures", "PVMachine", "XenWire"]),
+    tests("ProtectionTests", imports: ["Protection", "BlockIO", "GuestMemory", "XenRecords", "CAllocationCounter"]),
     tests("FiguresTests", imports: ["Figures", "XenWire", "XenRecords"]),
     tests(
       "XenBusTests",

@@ -7,62 +7,29 @@ public import XenWire
 extension BackQueue where Image: ~Copyable {
   /// Judges the private copy in `slot` and starts what it asks for.
   @inlinable
-  mutating func dispatch(_ request: Int) {
+  mutating func dispatch<Format: RingFormat>(_ request: Int, _ slot: borrowing RequestSlot<Format>) {
     let operation = slot.operation
     unsafe pending.requests[request] = PendingRequest(
       id: slot.id, sector: slot.sector, operation: operation, stage: .transferring)
     if operation == .read || operation == .write {
-      dispatchDirect(request, operation)
-    } else if operation == .indirect {
-      dispatchIndirect(request)
+      dispatchDirect(request, operation, slot)
+    } else if operation == .indirect, Format.indirectPages > 0 {
+      dispatchIndirect(request, slot)
+    } else if operation == .segmentRun, Format.runOffset >= 0 {
+      dispatchRun(request, slot)
     } else {
-      dispatchOther(request, operation)
+      dispatchOther(request, operation, slot)
     }
   }
 
   @inlinable
-  mutating func dispatchDirect(_ request: Int, _ operation: BlockOperation) {
+  mutating func dispatchDirect<Format: RingFormat>(
+    _ request: Int, _ operation: BlockOperation, _ slot: borrowing RequestSlot<Format>
+  ) {
     let count = slot.directSegmentCount
-    guard count > 0, count <= BlockLimits.directSegments else { return finish(request, .error) }
+    guard count > 0, count <= directLimit else { return finish(request, .error) }
     for index in 0..<count { unsafe scratch.segments[index] = slot.directSegment(index).bits }
     transfer(request, operation, segmentCount: count)
-  }
-
-  @usableFromInline
-  mutating func dispatchIndirect(_ request: Int) {
-    let inner = slot.innerOperation
-    unsafe pending.requests[request].operation = inner
-    let count = slot.indirectSegmentCount
-    guard inner == .read || inner == .write, count > 0, count <= abilities.maxIndirectSegments else {
-      return finish(request, .error)
-    }
-    counters.add(1, to: QueueCounter.indirect_req.rawValue)
-    guard copyDescriptors(request, segmentCount: count) else { return finish(request, .error) }
-    transfer(request, inner, segmentCount: count)
-  }
-
-  /// Copies the segments out of the descriptor pages, each fetched once, and lets go of the pages.
-  @usableFromInline
-  mutating func copyDescriptors(_ request: Int, segmentCount: Int) -> Bool {
-    let pages = BlockLimits.indirectPages(for: segmentCount)
-    for page in 0..<pages { unsafe scratch.missing[page] = slot.indirectReference(page) }
-    guard mapPages(request, count: pages, writable: abilities.isPersistent) else {
-      releasePages(request)
-      return false
-    }
-    for page in 0..<pages {
-      let first = page * BlockLimits.segmentsPerIndirectPage
-      let count = min(segmentCount - first, BlockLimits.segmentsPerIndirectPage)
-      let source = unsafe MemoryExtent(
-        address: scratch.addresses[page], byteCount: count * BlockLimits.segmentSize)
-      // SAFETY: `segments` holds `capacity` >= segmentCount words; the source is a page that is mapped right now.
-      let target = unsafe UnsafeMutableRawBufferPointer(
-        start: scratch.segments + first, count: count * BlockLimits.segmentSize)
-      var span = unsafe target.mutableBytes
-      source.region?.copyOut(at: 0, into: &span)
-    }
-    releasePages(request)
-    return true
   }
 
   /// Checks the segments in `scratch`, finds their pages and starts the I/O.
@@ -124,21 +91,25 @@ extension BackQueue where Image: ~Copyable {
 extension BackQueue where Image: ~Copyable {
   /// Flush, barrier, discard, and what nobody knows.
   @usableFromInline
-  mutating func dispatchOther(_ request: Int, _ operation: BlockOperation) {
+  mutating func dispatchOther<Format: RingFormat>(
+    _ request: Int, _ operation: BlockOperation, _ slot: borrowing RequestSlot<Format>
+  ) {
     if operation == .flushDiskCache || operation == .writeBarrier {
       let isOffered = operation == .flushDiskCache ? abilities.canFlush : abilities.canBarrier
       guard isOffered else { return finish(request, .unsupported) }
-      dispatchFlush(request, operation)
+      dispatchFlush(request, operation, slot)
     } else if operation == .discard {
-      dispatchDiscard(request)
+      dispatchDiscard(request, slot)
     } else {
       finish(request, .unsupported)
     }
   }
 
-  mutating func dispatchFlush(_ request: Int, _ operation: BlockOperation) {
+  mutating func dispatchFlush<Format: RingFormat>(
+    _ request: Int, _ operation: BlockOperation, _ slot: borrowing RequestSlot<Format>
+  ) {
     let count = slot.directSegmentCount
-    guard count <= BlockLimits.directSegments, !validator.isReadOnly else { return finish(request, .error) }
+    guard count <= directLimit, !validator.isReadOnly else { return finish(request, .error) }
     counters.add(1, to: QueueCounter.f_req.rawValue)
     if count == 0 {
       unsafe pending.requests[request].sector = 0
@@ -174,7 +145,7 @@ extension BackQueue where Image: ~Copyable {
     while let done = image.nextCompletion() { imageFinished(Int(done.tag), errorCode: done.errorCode) }
   }
 
-  mutating func dispatchDiscard(_ request: Int) {
+  mutating func dispatchDiscard<Format: RingFormat>(_ request: Int, _ slot: borrowing RequestSlot<Format>) {
     let isSecure = slot.discardFlag & BlockLimits.discardSecureFlag != 0 && abilities.canDiscardSecurely
     let count = slot.discardCount
     unsafe pending.requests[request].sectorCount = count

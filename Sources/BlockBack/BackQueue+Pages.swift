@@ -101,6 +101,7 @@ extension BackQueue where Image: ~Copyable {
       unsafe pending.requests[request].stage = .transferring
       return submit(request, .write)
     }
+    if unsafe pending.requests[request].rangesLeft > 0, errorCode == 0 { return startNextRange(request) }
     finish(request, errorCode == 0 ? .okay : failure(request, errorCode))
   }
 

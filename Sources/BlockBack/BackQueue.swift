@@ -10,20 +10,26 @@ public import XenWire
 ///
 /// Stages of a request, each a method: `serveRequests` copies it out of the ring once, `dispatch…` judges the copy,
 /// `mapSegments` finds or maps its pages, the image moves the bytes, `finish` lets go of the pages and answers.
-/// Owned by one thread; nothing here allocates, locks or waits.
+/// Owned by one thread; nothing here allocates, locks or waits. Only `serveRequests` knows the wire format: it chooses once a
+/// batch the code that is specialised for the connection's.
 ///
 /// **Assumptions.** The image's queue takes as many requests as the ring has slots.
-public struct BackQueue<Platform: BackendPlatform, ABI: BlkifABI, Image: BlockQueue & ~Copyable>: ~Copyable {
+public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable>: ~Copyable {
   @usableFromInline let platform: Platform
   @usableFromInline let peer: DomainID
   /// The local port; its peer is the frontend's.
   public let port: EventPort
   @usableFromInline let ringPages: ContiguousMapping
-  @usableFromInline var ring: BackRing<ABI>
+  @usableFromInline let format: SlotFormat
+  /// Segments that a request may have in its own slot.
+  @usableFromInline let directLimit: Int
+  /// Segments that a request may have elsewhere.
+  @usableFromInline let longLimit: Int
+  @usableFromInline var ring: BackRing
   @usableFromInline var image: Image
   @usableFromInline var validator: RequestValidator
   @usableFromInline let abilities: BackAbilities
-  @usableFromInline var slot = RequestSlot<ABI>()
+  @usableFromInline let slotMemory = SlotMemory()
   @usableFromInline var pending: PendingRequests
   @usableFromInline var scratch: MappingScratch
   @usableFromInline var cache: PersistentGrantCache
@@ -35,7 +41,7 @@ public struct BackQueue<Platform: BackendPlatform, ABI: BlkifABI, Image: BlockQu
 
   /// Joins the parts of a queue that the handshake brought together.
   public init(
-    connection: BackConnection<Platform>, ring: consuming BackRing<ABI>, cache: consuming PersistentGrantCache,
+    connection: BackConnection<Platform>, ring: consuming BackRing, cache: consuming PersistentGrantCache,
     image: consuming Image, geometry: BlockGeometry, counters: CounterWriter
   ) {
     platform = connection.platform
@@ -44,9 +50,15 @@ public struct BackQueue<Platform: BackendPlatform, ABI: BlkifABI, Image: BlockQu
     ringPages = connection.ringPages
     abilities = connection.abilities
     validator = RequestValidator(geometry: geometry, isReadOnly: connection.abilities.isReadOnly)
-    let segments = max(BlockLimits.directSegments, connection.abilities.maxIndirectSegments)
-    pending = PendingRequests(count: Int(ring.layout.slotCount), segments: segments)
-    scratch = MappingScratch(capacity: segments)
+    format = connection.plan.format
+    directLimit = connection.plan.directSegments
+    let segments = connection.plan.segmentLimit(offered: connection.abilities.maxIndirectSegments)
+    longLimit = min(segments, connection.abilities.maxIndirectSegments)
+    pending = PendingRequests(
+      count: Int(ring.layout.slotCount), segments: segments,
+      hasRanges: connection.plan.format.numbers.descriptorsCarrySectors)
+    scratch = MappingScratch(
+      capacity: segments, hasSectors: connection.plan.format.numbers.descriptorsCarrySectors)
     self.ring = ring
     self.cache = cache
     self.image = image
@@ -104,18 +116,37 @@ public struct BackQueue<Platform: BackendPlatform, ABI: BlkifABI, Image: BlockQu
   mutating func serveRequests() {
     guard !isBroken, barrier < 0 else { return }
     do {
-      var waiting = try ring.unconsumedRequests()
-      while waiting > 0, barrier < 0 {
-        guard let request = pending.take() else {
-          counters.add(1, to: QueueCounter.oo_req.rawValue)
-          return
-        }
-        ring.copyRequest(into: &slot)
-        waiting &-= 1
-        dispatch(request)
+      let waiting = try ring.unconsumedRequests()
+      guard waiting > 0 else { return }
+      switch format {
+      case .classic64: serve(waiting, ABI64.self)
+      case .classic32: serve(waiting, ABI32.self)
+      case .wide64: serve(waiting, WideFormat<ABI64>.self)
+      case .wide32: serve(waiting, WideFormat<ABI32>.self)
+      case .segmentRing64: serve(waiting, SegmentRingFormat<ABI64>.self)
+      case .segmentRing32: serve(waiting, SegmentRingFormat<ABI32>.self)
+      case .slim64: serve(waiting, Slim64Format<ABI64>.self)
+      case .slim64On32: serve(waiting, Slim64Format<ABI32>.self)
+      case .slim32: serve(waiting, Slim32Format.self)
       }
     } catch {
       breakOff()
+    }
+  }
+
+  @inlinable
+  mutating func serve<Format: RingFormat>(_ count: UInt32, _ format: Format.Type) {
+    var waiting = count
+    // SAFETY: the memory is this queue's and stays.
+    var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
+    while waiting > 0, barrier < 0 {
+      guard let request = pending.take() else {
+        counters.add(1, to: QueueCounter.oo_req.rawValue)
+        return
+      }
+      ring.copyRequest(into: &slot)
+      waiting &-= 1
+      dispatch(request, slot)
     }
   }
 
@@ -174,19 +205,23 @@ public struct BackConnection<Platform: BackendPlatform> {
   public let peer: DomainID
   /// The local event-channel port.
   public let port: EventPort
-  /// The ring's pages.
+  /// The pages of the rings.
   public let ringPages: ContiguousMapping
+  /// Their form.
+  public let plan: RingPlan
   /// What was offered and accepted.
   public let abilities: BackAbilities
 
   /// Describes a connection.
   public init(
-    platform: Platform, peer: DomainID, port: EventPort, ringPages: ContiguousMapping, abilities: BackAbilities
+    platform: Platform, peer: DomainID, port: EventPort, ringPages: ContiguousMapping, plan: RingPlan = RingPlan(),
+    abilities: BackAbilities
   ) {
     self.platform = platform
     self.peer = peer
     self.port = port
     self.ringPages = ringPages
+    self.plan = plan
     self.abilities = abilities
   }
 }

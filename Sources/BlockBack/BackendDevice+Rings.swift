@@ -10,8 +10,8 @@ public import XenWire
 /// What a frontend asked for and a backend accepted: one link a queue.
 public struct Negotiation<Platform: BackendPlatform>: @unchecked Sendable {
   // SAFETY: handed from the control plane to one queue's thread and not used by both.
-  /// The ring's ABI.
-  public let blockProtocol: BlockProtocol
+  /// The form of the rings.
+  public let plan: RingPlan
   /// Both ends keep grants.
   public let isPersistent: Bool
   /// The frontend's domain.
@@ -41,6 +41,7 @@ extension BackendDevice {
     guard let blockProtocol = BlockProtocol(rawValue: name) else {
       throw HandshakeFailure("unknown fe protocol \(name)", code: 38)
     }
+    let plan = try plan(chosenBy: frontend, blockProtocol, ringPages: 1 << ringPageOrder(of: frontend))
     let isPersistent = frontend.value(FrontendKey.featurePersistent) && knobs.featurePersistent
     let queues = Int(frontend.value(FrontendKey.queueCount))
     guard queues > 0, queues <= knobs.maxQueues else {
@@ -49,7 +50,7 @@ extension BackendDevice {
     var links: [(ring: ContiguousMapping, port: EventPort)] = []
     do {
       for index in 0..<queues {
-        links.append(try mapRing(frontend, queue: queues > 1 ? index : nil, peer: peer))
+        links.append(try mapRing(frontend, plan, queue: queues > 1 ? index : nil, peer: peer))
       }
     } catch {
       for link in links {
@@ -58,17 +59,17 @@ extension BackendDevice {
       }
       throw error
     }
-    return Negotiation(blockProtocol: blockProtocol, isPersistent: isPersistent, peer: peer, links: links)
+    return Negotiation(plan: plan, isPersistent: isPersistent, peer: peer, links: links)
   }
 
   private func mapRing(
-    _ frontend: DeviceFolder, queue: Int?, peer: DomainID
+    _ frontend: DeviceFolder, _ plan: RingPlan, queue: Int?, peer: DomainID
   ) throws(HandshakeFailure) -> (ring: ContiguousMapping, port: EventPort) {
     func place(_ key: NodeKey<UInt32>) -> NodeKey<UInt32> { queue.map(key.inQueue) ?? key }
     guard let remotePort = frontend.read(place(FrontendKey.eventChannel)) else {
       throw HandshakeFailure("reading \(frontend.path(of: place(FrontendKey.eventChannel)))")
     }
-    let references = try ringReferences(frontend, place)
+    let references = try ringReferences(frontend, plan, place)
     let ring: ContiguousMapping
     do { ring = try platform.mapContiguously(references, of: peer) } catch {
       throw HandshakeFailure("mapping ring-ref of queue \(queue ?? 0): \(error)")
@@ -82,24 +83,22 @@ extension BackendDevice {
     }
   }
 
+  /// log2 of the ring pages that a frontend asks for.
+  private func ringPageOrder(of frontend: DeviceFolder) throws(HandshakeFailure) -> UInt32 {
+    let order = frontend.read(FrontendKey.ringPageOrder) ?? 0
+    guard order <= UInt32(knobs.maxRingPageOrder) else {
+      throw HandshakeFailure("requested ring page order \(order) exceed max:\(knobs.maxRingPageOrder)")
+    }
+    return order
+  }
+
   /// As blkback reads them: a `ring-page-order`, even 0, means `ring-ref0` and so on; none means `ring-ref`.
   private func ringReferences(
-    _ frontend: DeviceFolder, _ place: (NodeKey<UInt32>) -> NodeKey<UInt32>
+    _ frontend: DeviceFolder, _ plan: RingPlan, _ place: (NodeKey<UInt32>) -> NodeKey<UInt32>
   ) throws(HandshakeFailure) -> [GrantReference] {
-    let pages: Int?
-    if let order = frontend.read(FrontendKey.ringPageOrder) {
-      guard order <= UInt32(knobs.maxRingPageOrder) else {
-        throw HandshakeFailure(
-          "requested ring page order \(order) exceed max:\(knobs.maxRingPageOrder)")
-      }
-      pages = 1 << Int(order)
-    } else {
-      pages = nil
-    }
-    let keys =
-      pages.map { count in (0..<count).map { FrontendKey.ringReference($0) } } ?? [FrontendKey.ringReference]
     var references: [GrantReference] = []
-    for key in keys {
+    let isNumbered = frontend.read(FrontendKey.ringPageOrder) != nil
+    for key in plan.referenceKeys(isNumbered: isNumbered) {
       guard let reference = frontend.read(place(key)) else {
         throw HandshakeFailure("reading \(frontend.path(of: place(key)))")
       }

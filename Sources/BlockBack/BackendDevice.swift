@@ -72,6 +72,7 @@ public final class BackendDevice<Platform: BackendPlatform & Sendable>: Sendable
       try folder.write(UInt32(knobs.maxIndirectSegments), to: BackendKey.maxIndirectSegments)
       try folder.write(UInt32(knobs.maxQueues), to: BackendKey.maxQueues)
       try folder.write(UInt32(knobs.maxRingPageOrder), to: BackendKey.maxRingPageOrder)
+      try knobs.rings.write(to: folder)
       try folder.switchState(to: .initWait)
       try folder.store.watch(frontend.path(of: FrontendKey.state), token: "frontend-state")
     } catch { throw HandshakeFailure(error.wireName) }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 
+public import XenBus
+
 /// What an administrator can set on a backend, under Linux blkback's names where it has one.
 public struct BackendKnobs: Equatable, Sendable {
   /// `max_persistent_grants`: pages that one ring keeps mapped.
@@ -16,6 +18,9 @@ public struct BackendKnobs: Equatable, Sendable {
   public var maxQueues = 8
   /// Which mappings make room when the cache is full.
   public var purgePolicy = PurgePolicy.linux
+
+  /// Forms of the rings that are offered beside the classic one.
+  public var rings = RingOffer()
 
   /// The defaults of Linux 6.1.
   public init() {}

@@ -25,6 +25,10 @@ struct PendingRequest: BitwiseCopyable {
   @usableFromInline var extentCount: Int32
   @usableFromInline var mappedCount: Int32
   @usableFromInline var persistentCount: Int32
+  /// Ranges of the disk beside the first that have not been started, of a request that scatters.
+  @usableFromInline var rangesLeft: Int32
+  /// The range that the image has in hand.
+  @usableFromInline var range: Int32
   @usableFromInline var nextFree: Int32
   /// What the response names: for an indirect request the inner operation.
   @usableFromInline var operation: BlockOperation
@@ -38,10 +42,25 @@ struct PendingRequest: BitwiseCopyable {
     extentCount = 0
     mappedCount = 0
     persistentCount = 0
+    rangesLeft = 0
+    range = 0
     self.nextFree = nextFree
     self.operation = operation
     self.stage = stage
   }
+}
+
+/// A part of a request that lies elsewhere on the disk than the part before it; only formats whose descriptors carry sector
+/// numbers have more than one.
+@usableFromInline
+struct RequestRange: BitwiseCopyable {
+  var sector: UInt64
+  var sectorCount: UInt64
+  var firstExtent: Int32 = 0
+  var extentCount: Int32 = 0
+
+  /// The sector behind it.
+  var end: UInt64 { sector &+ sectorCount }
 }
 
 /// The request objects of one queue and the lists that belong to each, allocated once.
@@ -55,13 +74,16 @@ struct PendingRequests: ~Copyable {
   @usableFromInline let extents: UnsafeMutablePointer<MemoryExtent>
   @usableFromInline let handles: UnsafeMutablePointer<GrantHandle>
   @usableFromInline let references: UnsafeMutablePointer<GrantReference>
+  /// Only where requests can scatter, else nothing.
+  let ranges: UnsafeMutablePointer<RequestRange>?
   @usableFromInline let count: Int
   @usableFromInline let perRequest: Int
   @usableFromInline var firstFree: Int32
   @usableFromInline var used: Int
 
-  init(count: Int, segments: Int) {
+  init(count: Int, segments: Int, hasRanges: Bool) {
     self.count = count
+    unsafe ranges = hasRanges ? .allocate(capacity: count * segments) : nil
     perRequest = segments
     unsafe requests = .allocate(capacity: count)
     unsafe extents = .allocate(capacity: count * segments)
@@ -82,7 +104,11 @@ struct PendingRequests: ~Copyable {
     unsafe extents.deallocate()
     unsafe handles.deallocate()
     unsafe references.deallocate()
+    deallocateRanges()
   }
+
+  @usableFromInline
+  func deallocateRanges() { unsafe ranges?.deallocate() }
 
   @inlinable
   mutating func take() -> Int? {
@@ -108,10 +134,10 @@ struct PendingRequests: ~Copyable {
 
   /// Adds memory to a request's list, joining it to the last extent when the two are adjacent as mapped here.
   @inlinable
-  mutating func append(_ address: UInt, byteCount: Int, to index: Int) {
+  mutating func append(_ address: UInt, byteCount: Int, to index: Int, joining: Bool = true) {
     let count = unsafe Int(requests[index].extentCount)
     let list = unsafe extents + index &* perRequest
-    if count > 0, unsafe list[count &- 1].endAddress == address {
+    if count > 0, joining, unsafe list[count &- 1].endAddress == address {
       unsafe list[count &- 1].byteCount &+= byteCount
       return
     }
@@ -140,16 +166,21 @@ struct PendingRequests: ~Copyable {
 /// Lists that a queue fills anew for each request, allocated once.
 @safe @usableFromInline
 struct MappingScratch: ~Copyable {
-  // SAFETY: each pointer addresses `capacity` initialised elements until deinit; users check their counts against it.
+  // SAFETY: each pointer addresses `capacity` initialised elements until deinit (`sectors` one where it is not used); users
+  // check their counts against it.
   @usableFromInline let segments: UnsafeMutablePointer<UInt64>
+  /// Each segment's sector number, in formats whose descriptors carry them; one element elsewhere.
+  @usableFromInline let sectors: UnsafeMutablePointer<UInt64>
   @usableFromInline let addresses: UnsafeMutablePointer<UInt>
   @usableFromInline let missing: UnsafeMutablePointer<GrantReference>
   @usableFromInline let missingIndex: UnsafeMutablePointer<Int32>
   @usableFromInline let results: UnsafeMutablePointer<GrantMapping>
   @usableFromInline let capacity: Int
 
-  init(capacity: Int) {
+  init(capacity: Int, hasSectors: Bool) {
     self.capacity = capacity
+    unsafe sectors = .allocate(capacity: hasSectors ? capacity : 1)
+    unsafe sectors.initialize(repeating: 0, count: hasSectors ? capacity : 1)
     unsafe segments = .allocate(capacity: capacity)
     unsafe addresses = .allocate(capacity: capacity)
     unsafe missing = .allocate(capacity: capacity)
@@ -165,6 +196,7 @@ struct MappingScratch: ~Copyable {
   @inlinable
   deinit {
     unsafe segments.deallocate()
+    unsafe sectors.deallocate()
     unsafe addresses.deallocate()
     unsafe missing.deallocate()
     unsafe missingIndex.deallocate()

@@ -14,7 +14,9 @@ public struct DiskOffer: Equatable, Sendable {
   public var abilities: FrontAbilities
 
   /// Reads the backend's folder; nil when a node that must be there is missing or senseless.
-  public init?(backend: DeviceFolder, knobs: FrontendKnobs, isPersistent: Bool, isBackendTrusted: Bool) {
+  public init?(
+    backend: DeviceFolder, knobs: FrontendKnobs, plan: RingPlan = RingPlan(), isPersistent: Bool, isBackendTrusted: Bool
+  ) {
     guard let sectors = backend.read(BackendKey.sectors), let sectorSize = backend.read(BackendKey.sectorSize),
       let info = backend.read(BackendKey.info), sectorSize >= 512, sectorSize & (sectorSize - 1) == 0
     else { return nil }
@@ -24,10 +26,10 @@ public struct DiskOffer: Equatable, Sendable {
     let canFlush = backend.value(BackendKey.featureFlushCache)
     let canBarrier = backend.value(BackendKey.featureBarrier)
     let offered = Int(backend.value(BackendKey.maxIndirectSegments))
-    let segments = min(offered, knobs.maxIndirectSegments, BlockLimits.indirectSegments)
     abilities = FrontAbilities(
       isPersistent: isPersistent && backend.value(BackendKey.featurePersistent),
-      maxSegments: max(segments, BlockLimits.directSegments), canFlush: canFlush, canBarrier: canBarrier,
+      maxSegments: plan.segmentLimit(offered: min(offered, knobs.maxIndirectSegments)), canFlush: canFlush,
+      canBarrier: canBarrier,
       canDiscard: canDiscard, canDiscardSecurely: backend.value(BackendKey.discardSecure),
       isBackendTrusted: isBackendTrusted)
     geometry = BlockGeometry(

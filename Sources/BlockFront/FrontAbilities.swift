@@ -8,7 +8,7 @@ public import XenWire
 public struct FrontAbilities: Equatable, Sendable {
   /// Grants stay for life (`feature-persistent` at both ends).
   public var isPersistent: Bool
-  /// Segments of the largest request: 11, or more when indirect requests are used.
+  /// Segments of the largest request: what a slot holds, or more where there are descriptor pages or a segment ring.
   public var maxSegments: Int
   /// `feature-flush-cache`.
   public var canFlush: Bool
@@ -38,12 +38,6 @@ public struct FrontAbilities: Equatable, Sendable {
     self.canDiscardSecurely = canDiscardSecurely
     self.isBackendTrusted = isBackendTrusted
   }
-
-  /// Descriptor pages that one ring slot may need.
-  @inlinable
-  public var descriptorPagesPerSlot: Int {
-    maxSegments > BlockLimits.directSegments ? BlockLimits.indirectPages(for: maxSegments) : 0
-  }
 }
 
 /// One queue's way to its backend.
@@ -54,8 +48,10 @@ public struct FrontConnection<Platform: FrontendPlatform> {
   public let peer: DomainID
   /// The local event-channel port.
   public let port: EventPort
-  /// The ring's memory, not yet initialised or freshly so.
+  /// The memory of the rings, freshly initialised.
   public let ring: GuestPages
+  /// Their form.
+  public let plan: RingPlan
   /// The device handle for requests: the low 16 bits of the virtual-device number.
   public let handle: UInt16
   /// What was agreed.
@@ -63,12 +59,14 @@ public struct FrontConnection<Platform: FrontendPlatform> {
 
   /// Describes a connection.
   public init(
-    platform: Platform, peer: DomainID, port: EventPort, ring: GuestPages, handle: UInt16, abilities: FrontAbilities
+    platform: Platform, peer: DomainID, port: EventPort, ring: GuestPages, plan: RingPlan = RingPlan(), handle: UInt16,
+    abilities: FrontAbilities
   ) {
     self.platform = platform
     self.peer = peer
     self.port = port
     self.ring = ring
+    self.plan = plan
     self.handle = handle
     self.abilities = abilities
   }

@@ -22,6 +22,7 @@ extension FrontQueue {
       if isBroken { return }
     }
     if response.status != .okay { fail(io, shadow.operation, response.status) }
+    if shadow.run >= 0 { runs.giveBack(shadow.run) }
     shadows.giveBack(id)
     unsafe table.ios[io].outstanding &-= 1
     if unsafe table.ios[io].outstanding == 0, unsafe table.ios[io].isIssued { settle(io) }
@@ -90,8 +91,8 @@ extension FrontQueue {
     for index in 0..<Int(shadow.segmentCount) {
       if unsafe !platform.endAccess(shadows.references[first + index]) { hasEnded = false }
     }
-    if shadow.isIndirect {
-      for page in 0..<BlockLimits.indirectPages(for: Int(shadow.segmentCount)) {
+    if shadow.isIndirect, descriptorPagesPerSlot > 0 {
+      for page in 0..<descriptorPages(for: Int(shadow.segmentCount)) {
         if unsafe !platform.endAccess(shadows.references[first + abilities.maxSegments + page]) { hasEnded = false }
       }
     }

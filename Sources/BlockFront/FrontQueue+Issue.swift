@@ -11,35 +11,40 @@ extension FrontQueue {
   ///
   /// False when it has to wait for something other than a slot.
   @inlinable
-  mutating func issueOne(_ io: Int) -> Bool {
+  mutating func issueOne<Format: RingFormat>(_ io: Int, _ format: Format.Type) -> Bool {
     switch unsafe table.ios[io].request.operation {
-    case .read: return issueTransfer(io, .read)
-    case .write: return issueTransfer(io, .write)
-    case .flush: return issueFlush(io)
-    case .discard, .secureDiscard: return issueDiscard(io)
-    case .writeZeroes: return abilities.canDiscard && abilities.discardLeavesZeros ? issueDiscard(io) : issueZeroes(io)
+    case .read: return issueTransfer(io, .read, format)
+    case .write: return issueTransfer(io, .write, format)
+    case .flush: return issueFlush(io, format)
+    case .discard, .secureDiscard: return issueDiscard(io, format)
+    case .writeZeroes:
+      let canDiscard = abilities.canDiscard && abilities.discardLeavesZeros
+      return canDiscard ? issueDiscard(io, format) : issueZeroes(io, format)
     }
   }
 
   @inlinable
-  mutating func issueTransfer(_ io: Int, _ operation: BlockOperation) -> Bool {
+  mutating func issueTransfer<Format: RingFormat>(
+    _ io: Int, _ operation: BlockOperation, _ format: Format.Type
+  ) -> Bool {
     guard let id = shadows.take() else { return false }
     let sector = unsafe table.ios[io].request.sectors.start &+ table.ios[io].issued
-    let (count, sectors) = gatherPieces(io, id: id, isWrite: operation == .write)
+    let limit = segmentLimit(format)
+    let (count, sectors) = gatherPieces(io, id: id, isWrite: operation == .write, atMost: limit)
     guard count > 0 else {
       shadows.giveBack(id)
       return false
     }
     unsafe table.ios[io].issued &+= sectors
     unsafe table.ios[io].isIssued = table.ios[io].issued == table.ios[io].request.sectors.count
-    place(id, io: io, operation, sector: sector, segmentCount: count)
+    place(id, io: io, operation, sector: sector, segmentCount: count, format)
     return true
   }
 
   /// Cuts the next part of an I/O's memory into pieces of pages, at most one request full.
   /// - Returns: the pieces and the sectors that they cover; none when bounce pages ran out.
   @inlinable
-  mutating func gatherPieces(_ io: Int, id: Int, isWrite: Bool) -> (Int, UInt64) {
+  mutating func gatherPieces(_ io: Int, id: Int, isWrite: Bool, atMost limit: Int) -> (Int, UInt64) {
     guard let memory = unsafe table.ios[io].request.memory else { preconditionFailure("checked by submit") }
     let first = id &* shadows.segments
     var remaining = unsafe (table.ios[io].request.sectors.count &- table.ios[io].issued) << 9
@@ -47,7 +52,7 @@ extension FrontQueue {
     var count = 0
     var extent = unsafe table.ios[io].extent
     var offset = unsafe table.ios[io].extentOffset
-    while count < abilities.maxSegments, remaining > 0 {
+    while count < limit, remaining > 0 {
       let here = memory[extent]
       let left = here.byteCount &- offset
       let address = here.address &+ UInt(bitPattern: offset)
@@ -102,24 +107,48 @@ extension FrontQueue {
     unsafe source.region?.withUnsafeBytes { bytes in unsafe target?.copyIn(bytes.bytes, at: 0) }
   }
 
+  /// Segments that the next request may have: in a format with a segment ring, no more than that has room for.
+  @inlinable
+  func segmentLimit<Format: RingFormat>(_ format: Format.Type) -> Int {
+    guard Format.runOffset >= 0 else { return abilities.maxSegments }
+    return min(abilities.maxSegments, max(Format.directSegments, runs.freeCount))
+  }
+
   /// Writes the request for the gathered pieces into the next slot.
   @inlinable
-  mutating func place(_ id: Int, io: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int) {
-    let isIndirect = segmentCount > BlockLimits.directSegments
+  mutating func place<Format: RingFormat>(
+    _ id: Int, io: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
+  ) {
+    let isLong = segmentCount > Format.directSegments
     let bounced = unsafe shadows.shadows[id].hasBounced
     unsafe shadows.shadows[id] = Shadow(
       io: Int32(truncatingIfNeeded: io), nextFree: -1, segmentCount: Int32(truncatingIfNeeded: segmentCount),
       operation: operation, state: .waiting)
-    unsafe shadows.shadows[id].isIndirect = isIndirect
+    unsafe shadows.shadows[id].isIndirect = isLong
     unsafe shadows.shadows[id].hasBounced = bounced
     unsafe table.ios[io].outstanding &+= 1
     if !abilities.isPersistent { grantPieces(id, isReadOnly: operation != .read) }
     counters.add(1, to: FrontCounter.requests.rawValue)
-    if isIndirect { return placeIndirect(id, operation, sector: sector, segmentCount: segmentCount) }
+    if isLong { return placeLong(id, operation, sector: sector, segmentCount: segmentCount, format) }
+    // SAFETY: the memory is this queue's and stays.
+    var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
     let byteCount = slot.encodeDirect(
       operation, segmentCount: segmentCount, handle: handle, id: UInt64(id), sector: sector)
     for index in 0..<segmentCount { slot.setDirectSegment(segment(id, index), at: index) }
     ring.enqueue(slot, byteCount: byteCount)
+  }
+
+  /// A request whose segments are not in its slot.
+  @usableFromInline
+  mutating func placeLong<Format: RingFormat>(
+    _ id: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
+  ) {
+    counters.add(1, to: FrontCounter.indirect_requests.rawValue)
+    if Format.runOffset >= 0 {
+      placeRun(id, operation, sector: sector, segmentCount: segmentCount, format)
+    } else {
+      placeIndirect(id, operation, sector: sector, segmentCount: segmentCount, format)
+    }
   }
 
   @inlinable
@@ -132,19 +161,28 @@ extension FrontQueue {
     return Segment(reference: reference, firstSector: piece.firstSector, lastSector: piece.lastSector)
   }
 
-  @usableFromInline
-  mutating func placeIndirect(_ id: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int) {
-    counters.add(1, to: FrontCounter.indirect_requests.rawValue)
-    let firstPage = arena.descriptorPage + id * abilities.descriptorPagesPerSlot
+  private mutating func placeIndirect<Format: RingFormat>(
+    _ id: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
+  ) {
+    let firstPage = arena.descriptorPage + id * descriptorPagesPerSlot
     let descriptors = arena.pages.region.slice(
-      at: firstPage << PageGeometry.pageShift,
-      byteCount: abilities.descriptorPagesPerSlot << PageGeometry.pageShift)
+      at: firstPage << PageGeometry.pageShift, byteCount: descriptorPagesPerSlot << PageGeometry.pageShift)
+    var next = sector
     for index in 0..<segmentCount {
-      descriptors.store(segment(id, index).bits, at: index &* BlockLimits.segmentSize)
+      let segment = segment(id, index)
+      if Format.descriptorsCarrySectors {
+        descriptors.store(next, at: index &* Format.descriptorSize)
+        descriptors.store(segment.bits, at: index &* Format.descriptorSize &+ 8)
+        next &+= UInt64(segment.sectorCount)
+      } else {
+        descriptors.store(segment.bits, at: index &* Format.descriptorSize)
+      }
     }
+    // SAFETY: the memory is this queue's and stays.
+    var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
     let byteCount = slot.encodeIndirect(
       operation, segmentCount: segmentCount, handle: handle, id: UInt64(id), sector: sector)
-    for page in 0..<BlockLimits.indirectPages(for: segmentCount) {
+    for page in 0..<Format.descriptorPages(for: segmentCount) {
       let reference =
         abilities.isPersistent
         ? unsafe arena.references[firstPage + page]
@@ -154,6 +192,24 @@ extension FrontQueue {
       }
       slot.setIndirectReference(reference, at: page)
     }
+    ring.enqueue(slot, byteCount: byteCount)
+  }
+
+  private mutating func placeRun<Format: RingFormat>(
+    _ id: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
+  ) {
+    guard let entries = ring.layout.segmentRing else { preconditionFailure("a format with runs has a segment ring") }
+    let (start, run) = runs.take(segmentCount)
+    unsafe shadows.shadows[id].run = run
+    var place = start
+    for index in 0..<segmentCount {
+      entries.store(segment(id, index), at: place)
+      place = place + 1 == entries.count ? 0 : place + 1
+    }
+    // SAFETY: the memory is this queue's and stays.
+    var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
+    let byteCount = slot.encodeRun(
+      operation, start: start, count: segmentCount, handle: handle, id: UInt64(id), sector: sector)
     ring.enqueue(slot, byteCount: byteCount)
   }
 
@@ -173,7 +229,7 @@ extension FrontQueue {
 extension FrontQueue {
   /// A flush by whatever the backend offers; nothing to do when it offers neither (blkfront's `xlvbd_flush`).
   @usableFromInline
-  mutating func issueFlush(_ io: Int) -> Bool {
+  mutating func issueFlush<Format: RingFormat>(_ io: Int, _ format: Format.Type) -> Bool {
     unsafe table.ios[io].isIssued = true
     guard abilities.canFlush || abilities.canBarrier else { return true }
     guard let id = shadows.take() else {
@@ -181,12 +237,12 @@ extension FrontQueue {
       return false
     }
     let operation: BlockOperation = abilities.canFlush ? .flushDiskCache : .writeBarrier
-    place(id, io: io, operation, sector: 0, segmentCount: 0)
+    place(id, io: io, operation, sector: 0, segmentCount: 0, format)
     return true
   }
 
   @usableFromInline
-  mutating func issueDiscard(_ io: Int) -> Bool {
+  mutating func issueDiscard<Format: RingFormat>(_ io: Int, _ format: Format.Type) -> Bool {
     let request = unsafe table.ios[io].request
     let isSecure = request.operation == .secureDiscard
     guard abilities.canDiscard, !isSecure || abilities.canDiscardSecurely else {
@@ -200,6 +256,8 @@ extension FrontQueue {
     unsafe shadows.shadows[id] = Shadow(
       io: Int32(io), nextFree: -1, segmentCount: 0, operation: .discard, state: .waiting)
     counters.add(1, to: FrontCounter.requests.rawValue)
+    // SAFETY: the memory is this queue's and stays.
+    var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
     let byteCount = slot.encodeDiscard(
       isSecure: isSecure, handle: handle, id: UInt64(id), sector: request.sectors.start,
       count: request.sectors.count)
@@ -209,13 +267,14 @@ extension FrontQueue {
 
   /// The protocol has no "write zeroes": writes from pages that hold nothing else, where a discard does not do as well.
   @usableFromInline
-  mutating func issueZeroes(_ io: Int) -> Bool {
+  mutating func issueZeroes<Format: RingFormat>(_ io: Int, _ format: Format.Type) -> Bool {
     guard let id = shadows.take() else { return false }
     let range = unsafe table.ios[io].request.sectors
     let issued = unsafe table.ios[io].issued
     var remaining = range.count - issued
     var count = 0
-    while remaining > 0, count < min(abilities.maxSegments, arena.zeroCount) {
+    let limit = min(segmentLimit(format), arena.zeroCount)
+    while remaining > 0, count < limit {
       let sectors = min(remaining, UInt64(PageGeometry.sectorsPerPage))
       unsafe shadows.pieces[id * shadows.segments + count] = Piece(
         page: Int32(arena.zeroPage + count), firstSector: 0, lastSector: UInt8(sectors - 1), target: 0)
@@ -224,7 +283,7 @@ extension FrontQueue {
     }
     unsafe table.ios[io].issued = range.count - remaining
     unsafe table.ios[io].isIssued = remaining == 0
-    place(id, io: io, .write, sector: range.start + issued, segmentCount: count)
+    place(id, io: io, .write, sector: range.start + issued, segmentCount: count, format)
     return true
   }
 }

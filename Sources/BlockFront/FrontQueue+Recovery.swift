@@ -34,7 +34,7 @@ extension FrontQueue {
   }
 
   /// Begins to talk to another backend, or to the same one anew, and issues what is in hand.
-  /// - Parameter references: as many as ``referenceCount(abilities:ringByteCount:arenaPages:)`` says.
+  /// - Parameter references: as many as ``referenceCount(_:arenaPages:)`` says.
   public mutating func reconnect(_ connection: FrontConnection<Platform>, references: [GrantReference]) {
     precondition(isSuspended, "a queue is reconnected after it was suspended")
     quarantine = endAgain(quarantine)
@@ -44,13 +44,19 @@ extension FrontQueue {
     ringPages = connection.ring
     handle = connection.handle
     abilities = connection.abilities
-    ring = FrontRing<ABI>(attachingTo: connection.ring.region)
+    format = connection.plan.format
+    descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
+    descriptorPagesPerSlot = connection.plan.descriptorPages(for: abilities.maxSegments)
+    ring = FrontRing(attachingTo: connection.ring.region, RingGeometry(connection.plan))
+    let slots = Int(ring.layout.slotCount)
+    if slots * descriptorPagesPerSlot > arena.pages.count - arena.descriptorPage {
+      // The queue was made with fewer descriptor pages than this backend would let it use.
+      abilities.maxSegments = connection.plan.directSegments
+      descriptorPagesPerSlot = 0
+    }
     shadows = ShadowTable(
-      count: Int(ring.layout.slotCount), segments: abilities.maxSegments,
-      slotReferences: abilities.isPersistent ? [] : references)
-    precondition(
-      shadows.count * abilities.descriptorPagesPerSlot <= arena.pages.count - arena.descriptorPage,
-      "more descriptor pages than the queue was made with")
+      count: slots, segments: abilities.maxSegments, slotReferences: abilities.isPersistent ? [] : references)
+    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0)
     if abilities.isPersistent { grantArena(references) }
     isSuspended = false
     isBroken = false

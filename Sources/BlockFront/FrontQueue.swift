@@ -13,8 +13,10 @@ public import XenWire
 /// have been answered, with the first error. Data in the queue's own pages moves without a copy; other data is copied
 /// through bounce pages. Owned by one thread; nothing here allocates, locks or waits.
 ///
+/// Only ``issue()`` knows the wire format: it chooses once a batch the code that is specialised for the connection's.
+///
 /// A backend that breaks the rules disables the queue: every I/O in hand and every later one ends with `EIO`.
-public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
+public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline let platform: Platform
   @usableFromInline var peer: DomainID
   /// The local port; its peer is the backend's.
@@ -22,10 +24,15 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   @usableFromInline var ringPages: GuestPages
   @usableFromInline var handle: UInt16
   @usableFromInline var abilities: FrontAbilities
-  @usableFromInline var ring: FrontRing<ABI>
-  @usableFromInline var slot = RequestSlot<ABI>()
+  @usableFromInline var format: SlotFormat
+  /// Descriptor pages that belong to each slot.
+  @usableFromInline var descriptorPagesPerSlot: Int
+  @usableFromInline var ring: FrontRing
+  @usableFromInline let slotMemory = SlotMemory()
   @usableFromInline var arena: FrontArena
   @usableFromInline var shadows: ShadowTable
+  @usableFromInline var runs: SegmentRuns
+  @usableFromInline var descriptorsPerPage: Int
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
   /// Whether `issue` may get further than it got last time.
@@ -51,12 +58,16 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
     ringPages = connection.ring
     handle = connection.handle
     abilities = connection.abilities
-    ring = FrontRing<ABI>(attachingTo: connection.ring.region)
+    format = connection.plan.format
+    descriptorPagesPerSlot = connection.plan.descriptorPages(for: connection.abilities.maxSegments)
+    ring = FrontRing(attachingTo: connection.ring.region, RingGeometry(connection.plan))
     self.counters = counters
     let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(
       count: slots, segments: connection.abilities.maxSegments,
       slotReferences: connection.abilities.isPersistent ? [] : references)
+    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0)
+    descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1) + Self.visitorRoom)
     if connection.abilities.isPersistent {
       for (page, reference) in references.enumerated() {
@@ -77,16 +88,19 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
   }
 
   /// The references that a queue needs for its data.
-  public static func referenceCount(abilities: FrontAbilities, ringByteCount: Int, arenaPages: Int) -> Int {
-    if abilities.isPersistent { return arenaPages }
-    let slots = Int(RingLayout.slotCount(byteCount: ringByteCount, slotSize: ABI.slotSize))
-    return slots * (abilities.maxSegments + abilities.descriptorPagesPerSlot)
+  public static func referenceCount(_ connection: FrontConnection<Platform>, arenaPages: Int) -> Int {
+    if connection.abilities.isPersistent { return arenaPages }
+    let segments = connection.abilities.maxSegments
+    return Int(RingGeometry(connection.plan).depth) * (segments + connection.plan.descriptorPages(for: segments))
   }
 
   /// The descriptor pages that a queue needs.
-  public static func descriptorPages(abilities: FrontAbilities, ringByteCount: Int) -> Int {
-    Int(RingLayout.slotCount(byteCount: ringByteCount, slotSize: ABI.slotSize)) * abilities.descriptorPagesPerSlot
+  public static func descriptorPages(_ connection: FrontConnection<Platform>) -> Int {
+    Int(RingGeometry(connection.plan).depth) * connection.plan.descriptorPages(for: connection.abilities.maxSegments)
   }
+
+  /// Descriptor pages that a request of `segments` has.
+  func descriptorPages(for segments: Int) -> Int { (segments + descriptorsPerPage - 1) / descriptorsPerPage }
 
   /// The most I/Os of its user in hand at once.
   public var capacity: Int { table.capacity - Self.visitorRoom }
@@ -136,6 +150,23 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
       if isBroken { endAll(with: FrontQueueErrno.ioError) }
       return
     }
+    guard table.issueCount > 0 else { return publish() }
+    switch format {
+    case .classic64: issueAll(ABI64.self)
+    case .classic32: issueAll(ABI32.self)
+    case .wide64: issueAll(WideFormat<ABI64>.self)
+    case .wide32: issueAll(WideFormat<ABI32>.self)
+    case .segmentRing64: issueAll(SegmentRingFormat<ABI64>.self)
+    case .segmentRing32: issueAll(SegmentRingFormat<ABI32>.self)
+    case .slim64: issueAll(Slim64Format<ABI64>.self)
+    case .slim64On32: issueAll(Slim64Format<ABI32>.self)
+    case .slim32: issueAll(Slim32Format.self)
+    }
+    publish()
+  }
+
+  @inlinable
+  mutating func issueAll<Format: RingFormat>(_ format: Format.Type) {
     while let io = table.nextToIssue {
       if unsafe table.ios[io].errorCode != 0 || table.ios[io].isIssued {
         unsafe table.ios[io].isIssued = true
@@ -144,14 +175,13 @@ public struct FrontQueue<Platform: FrontendPlatform, ABI: BlkifABI>: ~Copyable {
           counters.add(1, to: FrontCounter.ring_full.rawValue)
           break
         }
-        guard issueOne(io) else { break }
+        guard issueOne(io, format) else { break }
       }
       if unsafe table.ios[io].isIssued {
         table.dropFromIssueQueue()
         if unsafe table.ios[io].outstanding == 0 { settle(io) }
       }
     }
-    publish()
   }
 
   @inlinable

@@ -13,18 +13,19 @@ extension FrontendDevice {
   func publishRings(_ backend: DeviceFolder) throws(FrontendError) {
     let trusted = folder.value(FrontendKey.trusted) && knobs.trusted
     let order = min(ringPageOrder(offeredBy: backend), knobs.maxRingPageOrder)
+    let plan = plan(offeredBy: backend, ringPages: 1 << order)
     let queues = max(1, min(Int(backend.value(BackendKey.maxQueues)), knobs.maxQueues))
     let domain = state.withLock { $0.backendDomain }
     var links: [QueueLink] = []
     do {
-      for _ in 0..<queues { links.append(try makeLink(pages: 1 << order, backend: domain)) }
+      for _ in 0..<queues { links.append(try makeLink(plan, backend: domain)) }
       let made = links
       try folder.store.transaction { (transaction) throws(StoreError) in
-        try publish(made, order: order, in: transaction)
+        try publish(made, plan, in: transaction)
       }
       state.withLock {
         $0.links = made
-        $0.ringPages = 1 << order
+        $0.plan = plan
         $0.isBackendTrusted = trusted
         $0.isPersistentOffered = knobs.featurePersistent
       }
@@ -48,10 +49,12 @@ extension FrontendDevice {
   }
 
   /// Makes and grants one ring and takes a port for it.
-  private func makeLink(pages: Int, backend: DomainID) throws(FrontendError) -> QueueLink {
+  private func makeLink(_ plan: RingPlan, backend: DomainID) throws(FrontendError) -> QueueLink {
+    let geometry = RingGeometry(plan)
+    let pages = geometry.pageCount
     let ring: GuestPages
     do { ring = try platform.allocatePages(pages) } catch { throw .grant(.pages) }
-    initialise(ring)
+    FrontRing.initialise(ring.region, geometry)
     let references: [GrantReference]
     do { references = try platform.allocateReferences(pages) } catch {
       platform.freePages(ring)
@@ -71,14 +74,6 @@ extension FrontendDevice {
     }
   }
 
-  private func initialise(_ ring: GuestPages) {
-    switch blockProtocol {
-    case .x86_64: FrontRing<ABI64>.initialise(ring.region)
-    case .x86_32: FrontRing<ABI32>.initialise(ring.region)
-    case .arm: FrontRing<ABIArm>.initialise(ring.region)
-    }
-  }
-
   private func undo(_ links: [QueueLink]) {
     for link in links { platform.close(link.port) }
     _ = takeBack(links)
@@ -86,13 +81,14 @@ extension FrontendDevice {
 
   /// One queue writes its nodes into the folder itself, several into `queue-N`; one page is `ring-ref`, several are
   /// `ring-ref0`, `ring-ref1` ...
-  private func publish(_ links: [QueueLink], order: Int, in transaction: TransactionID) throws(StoreError) {
+  private func publish(_ links: [QueueLink], _ plan: RingPlan, in transaction: TransactionID) throws(StoreError) {
+    let order = plan.ringPages.trailingZeroBitCount
+    try publishChoice(plan, in: transaction)
     if order > 0 { try folder.write(UInt32(order), to: FrontendKey.ringPageOrder, in: transaction) }
     if links.count > 1 { try folder.write(UInt32(links.count), to: FrontendKey.queueCount, in: transaction) }
     for (index, link) in links.enumerated() {
       func place(_ key: NodeKey<UInt32>) -> NodeKey<UInt32> { links.count > 1 ? key.inQueue(index) : key }
-      for (page, reference) in link.references.enumerated() {
-        let key = order > 0 ? FrontendKey.ringReference(page) : FrontendKey.ringReference
+      for (key, reference) in zip(plan.referenceKeys(isNumbered: order > 0), link.references) {
         try folder.write(reference.rawValue, to: place(key), in: transaction)
       }
       try folder.write(link.port.rawValue, to: place(FrontendKey.eventChannel), in: transaction)

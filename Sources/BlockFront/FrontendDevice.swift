@@ -41,7 +41,7 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
     var isBackendTrusted = true
     var isPersistentOffered = false
     var links: [QueueLink] = []
-    var ringPages = 1
+    var plan = RingPlan()
     var offer: DiskOffer?
   }
 
@@ -67,7 +67,9 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
   /// The number of queues that were agreed on.
   public var queueCount: Int { state.withLock { $0.links.count } }
   /// Pages in each ring.
-  public var ringPageCount: Int { state.withLock { $0.ringPages } }
+  public var ringPageCount: Int { plan.ringPages }
+  /// The form of the rings that was agreed on.
+  public var plan: RingPlan { state.withLock { $0.plan } }
 
   /// Reads what the toolstack wrote and starts to watch the backend.
   public func probe() throws(FrontendError) {
@@ -109,10 +111,10 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
   }
 
   private func connect(_ backend: DeviceFolder) throws(FrontendError) -> [Event] {
-    let (isPersistent, isTrusted) = state.withLock { ($0.isPersistentOffered, $0.isBackendTrusted) }
+    let (isPersistent, isTrusted, plan) = state.withLock { ($0.isPersistentOffered, $0.isBackendTrusted, $0.plan) }
     guard
       let offer = DiskOffer(
-        backend: backend, knobs: knobs, isPersistent: isPersistent, isBackendTrusted: isTrusted)
+        backend: backend, knobs: knobs, plan: plan, isPersistent: isPersistent, isBackendTrusted: isTrusted)
     else { throw .backendFields("\(backend.path)") }
     state.withLock { $0.offer = offer }
     do { try folder.switchState(to: .connected) } catch { throw .store(error.wireName) }
@@ -135,7 +137,7 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
       guard let offer = state.offer, state.links.indices.contains(index), let device = state.device else { return nil }
       return FrontConnection(
         platform: platform, peer: state.backendDomain, port: state.links[index].port, ring: state.links[index].ring,
-        handle: device.handle, abilities: offer.abilities)
+        plan: state.plan, handle: device.handle, abilities: offer.abilities)
     }
   }
 

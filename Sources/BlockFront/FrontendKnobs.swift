@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 
+public import XenBus
+
 /// What an administrator can set on a frontend, under Linux blkfront's names where it has one.
 public struct FrontendKnobs: Equatable, Sendable {
   /// `max_indirect_segments`: the most segments of a request; 11 or less uses no indirect requests.
@@ -12,6 +14,9 @@ public struct FrontendKnobs: Equatable, Sendable {
   public var featurePersistent = true
   /// `trusted`: false copies all data whatever the toolstack says.
   public var trusted = true
+
+  /// The form of the rings that is chosen from what a backend offers.
+  public var rings = RingWish()
 
   /// The defaults of Linux 6.1.
   public init() {}

@@ -68,7 +68,7 @@ public struct RingReport: Codable, Equatable, Sendable {
   /// Takes the numbers of a picture.
   public init(_ picture: RingPicture) {
     title = picture.title
-    lineBytes = picture.options.drawnLineSize
+    lineBytes = picture.lineSize
     directSegments = picture.directSegments
     mostSegments = picture.mostSegments
     requests = picture.requestSlots

@@ -17,7 +17,13 @@ extension AttachedDisk {
     guard phase == .connected, sectors != geometry.sectorCount else { return false }
     let (mailboxes, threads) = control.withLock { ($0.mailboxes, $0.threads) }
     for mailbox in mailboxes.values {
-      mailbox.post { queue in queue.withBack { $0.resize(to: sectors) } }
+      mailbox.post { queue in
+        queue.withBack { back in
+          back.resize(to: sectors)
+          // A drive looks at its medium when it moves.
+          back.advance()
+        }
+      }
     }
     // A frontend must not hear of sectors that a backend would still refuse.
     for thread in threads.values {
@@ -30,6 +36,19 @@ extension AttachedDisk {
     }
     do throws(HandshakeFailure) { try backend.announceCapacity(sectors) } catch { throw .backend(error) }
     return true
+  }
+
+  /// What the backend says of the image: the physical sectors are those that the configuration asks for.
+  var shownGeometry: BlockGeometry {
+    var geometry = image.geometry
+    if let size = configuration.physicalSectorSize { geometry.physicalSectorSize = size }
+    return geometry
+  }
+
+  /// Says in the store what the backend serves now.
+  func writeParams(_ text: String) {
+    try? backend.folder.write(text, to: BackendKey.params)
+    try? backend.folder.write(text, to: BackendKey.physicalDevicePath)
   }
 
   /// The frontend has read a new capacity.

@@ -35,7 +35,7 @@ extension AttachedDisk {
         $0.negotiation = negotiation
         $0.takenLinks = []
       }
-      try backend.announce(image.geometry)
+      try backend.announce(shownGeometry)
     } catch { fail(.backend(error)) }
   }
 
@@ -88,7 +88,7 @@ extension AttachedDisk {
   }
 
   /// A change has come to its end.
-  private func settle(in phase: Phase) {
+  private func settle(in phase: DiskPhase) {
     let next = control.withLock { state -> (@Sendable () -> Void)? in
       state.phase = phase
       return phase == .suspended || state.deferred.isEmpty ? nil : state.deferred.removeFirst()

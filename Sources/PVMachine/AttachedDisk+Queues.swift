@@ -37,7 +37,7 @@ extension AttachedDisk {
   }
 
   /// What a queue gets at the beginning of a connection.
-  func makeParts(queue index: Int, link: Int) throws(BlockError) -> QueueParts<ABI, Image.Queue> {
+  func makeParts(queue index: Int, link: Int) throws(BlockError) -> QueueParts<Image.Queue> {
     guard var connection = frontend.connection(ofQueue: link) else {
       throw .disconnected("there is no queue \(link)")
     }
@@ -60,8 +60,8 @@ extension AttachedDisk {
 
   private func makeFront(
     _ index: Int, _ connection: FrontConnection<EmulatedPlatform>, _ buffers: BufferDemand
-  ) throws(BlockError) -> FrontQueue<EmulatedPlatform, ABI> {
-    let pageCount = FrontArena.pageCount(demand: buffers, descriptorPages: mostDescriptorPages)
+  ) throws(BlockError) -> FrontQueue<EmulatedPlatform> {
+    let pageCount = FrontArena.pageCount(demand: buffers, descriptorPages: mostDescriptorPages(connection))
     let references = try makeReferences(for: connection, arenaPages: pageCount)
     do throws(GrantStatus) {
       let pages = try connection.platform.allocatePages(pageCount)
@@ -78,8 +78,7 @@ extension AttachedDisk {
   func makeReferences(
     for connection: FrontConnection<EmulatedPlatform>, arenaPages: Int
   ) throws(BlockError) -> [GrantReference] {
-    let count = FrontQueue<EmulatedPlatform, ABI>.referenceCount(
-      abilities: connection.abilities, ringByteCount: connection.ring.region.byteCount, arenaPages: arenaPages)
+    let count = FrontQueue<EmulatedPlatform>.referenceCount(connection, arenaPages: arenaPages)
     do throws(GrantStatus) { return try connection.platform.allocateReferences(count) } catch { throw noRoom(error) }
   }
 
@@ -87,26 +86,27 @@ extension AttachedDisk {
     .unsupported("the guest has no room for the buffers of another queue (\(status)); use fewer --queues")
   }
 
-  /// Descriptor pages for the largest connection that the frontend would ever make, so that a later backend may offer
-  /// more than the first.
-  private var mostDescriptorPages: Int {
+  /// Descriptor pages for this connection and for the largest classic one that the frontend would make, so that a later
+  /// backend may offer more than the first.
+  private func mostDescriptorPages(_ connection: FrontConnection<EmulatedPlatform>) -> Int {
     let knobs = frontend.knobs
-    guard knobs.maxIndirectSegments > BlockLimits.directSegments else { return 0 }
-    let ringByteCount = PageGeometry.pageSize << knobs.maxRingPageOrder
-    return Int(RingLayout.slotCount(byteCount: ringByteCount, slotSize: ABI.slotSize))
-      * BlockLimits.indirectPages(for: knobs.maxIndirectSegments)
+    let plan = RingPlan(configuration.blockProtocol, ringPages: 1 << knobs.maxRingPageOrder)
+    let classic =
+      Int(RingGeometry(plan).depth)
+      * plan.descriptorPages(for: plan.segmentLimit(offered: knobs.maxIndirectSegments))
+    return max(classic, FrontQueue<EmulatedPlatform>.descriptorPages(connection))
   }
 
-  private func makeBack(
-    _ index: Int, link number: Int
-  ) throws(BlockError) -> BackQueue<EmulatedPlatform, ABI, Image.Queue> {
+  private func makeBack(_ index: Int, link number: Int) throws(BlockError) -> BackQueue<EmulatedPlatform, Image.Queue> {
     let backend = backend
     guard let negotiation = control.withLock({ $0.negotiation }), negotiation.links.indices.contains(number) else {
       throw .disconnected("the backend has no queue \(number)")
     }
     let link = negotiation.links[number]
-    let ring: BackRing<ABI>
-    do throws(RingViolation) { ring = try BackRing<ABI>(attachingTo: link.ring.region) } catch {
+    let ring: BackRing
+    do throws(RingViolation) {
+      ring = try BackRing(attachingTo: link.ring.region, RingGeometry(negotiation.plan))
+    } catch {
       throw .disconnected("the frontend's ring is not sane (\(error))")
     }
     let cache: PersistentGrantCache
@@ -120,7 +120,7 @@ extension AttachedDisk {
     let abilities = backend.abilities(for: self.image.geometry, isPersistent: negotiation.isPersistent)
     let connection = BackConnection(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,
-      port: link.port, ringPages: link.ring, abilities: abilities)
+      port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities)
     return BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)

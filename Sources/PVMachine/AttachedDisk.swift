@@ -9,15 +9,15 @@ import Synchronization
 public import XenBus
 public import XenHypervisor
 import XenStore
-public import XenWire
+import XenWire
 
 /// A disk behind the whole PV stack: itself a ``BlockDevice`` over another one.
 ///
 /// Its control plane holds both ends' devices and listens to the store; its queues are made by whoever uses the disk, one a
 /// thread. See ``Machine/attach(_:as:)``.
-public final class AttachedDisk<Image: BlockDevice, ABI: BlkifABI>: BlockDevice {
+public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
   /// The data plane: both ends, or the frontend's.
-  public typealias Queue = StackQueue<ABI, Image.Queue>
+  public typealias Queue = StackQueue<Image.Queue>
 
   struct Control {
     var geometry: BlockGeometry
@@ -27,12 +27,12 @@ public final class AttachedDisk<Image: BlockDevice, ABI: BlkifABI>: BlockDevice 
     var takenLinks: Set<Int> = []
     /// The ways to the living queues.
     var mailboxes: [Int: QueueMailbox<Queue>] = [:]
-    var threads: [Int: BackThread<ABI, Image.Queue>] = [:]
+    var threads: [Int: BackThread<Image.Queue>] = [:]
     /// The doors of queues that carry others' I/O.
     var doors: [Int: Detour] = [:]
     /// What waits for queues to let go.
     var gatherings: [Gathering] = []
-    var phase = Phase.connecting
+    var phase = DiskPhase.connecting
     /// What was asked for during a change, for its end.
     var deferred: [@Sendable () -> Void] = []
     var failure: MachineError?
@@ -43,21 +43,6 @@ public final class AttachedDisk<Image: BlockDevice, ABI: BlkifABI>: BlockDevice 
   struct Gathering {
     var waiting: Set<Int>
     let next: @Sendable () -> Void
-  }
-
-  /// Where the pair of ends stands, as the machine sees it.
-  public enum Phase: String, Sendable {
-    /// A handshake is under way; queues hold their I/O.
-    case connecting
-    case connected
-    /// Queues let go of their connection.
-    case disconnecting
-    /// Queues hold their I/O until there is a backend again.
-    case suspended
-    /// There is no backend: I/O fails.
-    case gone
-    /// The toolstack takes the disk off.
-    case detaching
   }
 
   /// The disk under the backend.
@@ -111,7 +96,7 @@ public final class AttachedDisk<Image: BlockDevice, ABI: BlkifABI>: BlockDevice 
   public func nextHole(from offset: UInt64) -> UInt64 { image.nextHole(from: offset) }
 
   /// Where the disk stands.
-  public var phase: Phase { control.withLock { $0.phase } }
+  public var phase: DiskPhase { control.withLock { $0.phase } }
   /// Why the last handshake failed, if it did.
   public var failure: MachineError? { control.withLock { $0.failure } }
 

@@ -11,8 +11,8 @@ import XenWire
 
 /// The thread of a backend queue in `threads` placement: serves the ring, looks for a while, sleeps until an event, the
 /// image, or the control plane wakes it (blkback's `xen_blkif_schedule`).
-final class BackThread<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: @unchecked Sendable {
-  typealias Queue = BackQueue<EmulatedPlatform, ABI, Image>
+final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
+  typealias Queue = BackQueue<EmulatedPlatform, Image>
 
   let mailbox = QueueMailbox<Queue>()
   private let cpu: VirtualCPU

@@ -152,7 +152,7 @@ extension StackQueue where Image: ~Copyable {
   }
 
   private mutating func admit(_ visitors: Visitors) {
-    let room = visitors.room(of: FrontQueue<EmulatedPlatform, ABI>.visitorRoom)
+    let room = visitors.room(of: FrontQueue<EmulatedPlatform>.visitorRoom)
     guard room > 0 else { return }
     for visit in visitors.door.take(room) {
       var request = visit.request

@@ -2,6 +2,7 @@
 
 public import BlockBack
 import BlockFront
+public import XenBus
 public import XenWire
 
 /// Which thread runs which end of a queue.
@@ -28,8 +29,16 @@ public struct DiskConfiguration: Equatable, Sendable {
   public var backPersistent = true
   /// The ring's ABI.
   public var blockProtocol = BlockProtocol.x86_64
+  /// The form of the rings that the frontend chooses, as far as the backend offers it.
+  public var rings = RingWish()
+  /// What the backend offers; nil: everything when the frontend wishes anything, and else nothing, as Linux does.
+  public var offer: RingOffer?
   /// Whether writing is refused.
   public var isReadOnly = false
+  /// Whether the medium can be changed: a CD-ROM drive, which is read-only.
+  public var isRemovable = false
+  /// Bytes in a physical sector, whatever the image's host has; nil: as there.
+  public var physicalSectorSize: Int?
   /// Which thread runs which end.
   public var placement = Placement.inline
   /// `max_persistent_grants` of each ring; nil lets every request of a full ring keep its pages, which is how Linux
@@ -58,10 +67,11 @@ public struct DiskConfiguration: Equatable, Sendable {
     if !(0...BlockLimits.indirectSegments).contains(indirectSegments) {
       return "--indirect-segments must be between 0 and \(BlockLimits.indirectSegments), not \(indirectSegments)"
     }
-    return nil
+    if let size = physicalSectorSize, size < 512 || size > 1 << 20 || size & (size - 1) != 0 {
+      return "--physical-sector-size must be a power of two from 512 to 1M, not \(size)"
+    }
+    return ringComplaint
   }
-
-  var slots: Int { (ringPages * 4096 - BlockLimits.ringHeaderSize) / blockProtocol.slotSize }
 
   var frontendKnobs: FrontendKnobs {
     var knobs = FrontendKnobs()
@@ -70,6 +80,7 @@ public struct DiskConfiguration: Equatable, Sendable {
     knobs.maxIndirectSegments = indirectSegments
     knobs.featurePersistent = frontPersistent
     knobs.trusted = isBackendTrusted
+    knobs.rings = rings
     return knobs
   }
 
@@ -78,8 +89,9 @@ public struct DiskConfiguration: Equatable, Sendable {
     knobs.maxQueues = max(queues, knobs.maxQueues)
     knobs.maxIndirectSegments = indirectSegments <= BlockLimits.directSegments ? 0 : indirectSegments
     knobs.featurePersistent = backPersistent
-    let perRequest = max(indirectSegments, BlockLimits.directSegments)
-    let whole = slots * (perRequest + BlockLimits.indirectPages(for: perRequest))
+    knobs.rings = effectiveOffer
+    let perRequest = plan.segmentLimit(offered: indirectSegments)
+    let whole = Int(RingGeometry(plan).depth) * (perRequest + plan.descriptorPages(for: perRequest))
     knobs.maxPersistentGrants = maxPersistentGrants ?? max(whole, knobs.maxPersistentGrants)
     knobs.persistentGrantUnusedSeconds = persistentGrantUnusedSeconds
     knobs.purgePolicy = purgePolicy

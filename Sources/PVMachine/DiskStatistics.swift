@@ -20,7 +20,7 @@ public struct DiskStatistics: Equatable, Sendable {
   /// Events whose receiver was awake.
   public var kicksSaved: UInt64
 
-  init<Image: BlockDevice, ABI: BlkifABI>(disk: AttachedDisk<Image, ABI>, fuse: FuseStatistics) {
+  init<Image: BlockDevice>(disk: AttachedDisk<Image>, fuse: FuseStatistics) {
     backend = disk.counters.map { tables in
       Dictionary(uniqueKeysWithValues: QueueCounter.allCases.map { ($0.name, tables.back[$0.rawValue]) })
     }

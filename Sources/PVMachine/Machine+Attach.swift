@@ -7,16 +7,14 @@ import Synchronization
 import XenBus
 import XenHypervisor
 import XenStore
-public import XenWire
+import XenWire
 
 extension Machine {
   /// Attaches a disk: a toolstack's folders, both ends' probes, and their handshake until they are connected.
-  /// - Parameter abi: the ring's layout; `configuration.blockProtocol` must name the same.
   /// - Throws: ``MachineError``; the machine is then as it was before.
-  public func attach<Image: BlockDevice, ABI: BlkifABI>(
-    _ image: Image, as configuration: DiskConfiguration = DiskConfiguration(), abi: ABI.Type = ABI64.self
-  ) throws(MachineError) -> AttachedDisk<Image, ABI> {
-    precondition(ABI.protocolName == configuration.blockProtocol.rawValue, "the ABI and its name differ")
+  public func attach<Image: BlockDevice>(
+    _ image: Image, as configuration: DiskConfiguration = DiskConfiguration()
+  ) throws(MachineError) -> AttachedDisk<Image> {
     if let complaint = configuration.complaint { throw .usage(complaint) }
     guard let device = VirtualDevice(configuration.device) else {
       throw .usage("'\(configuration.device)' is not a disk name; use xvda, xvdb, ... or a device number")
@@ -24,6 +22,7 @@ extension Machine {
     var definition = DiskDefinition(
       frontend: guest.id, device: device, params: configuration.params, type: configuration.type)
     definition.isReadOnly = configuration.isReadOnly || image.geometry.isReadOnly
+    definition.isRemovable = configuration.isRemovable
     definition.isBackendTrusted = configuration.isBackendTrusted
     definition.blockProtocol = configuration.blockProtocol
     let cpus = try takeCPUs(configuration.queues)
@@ -31,7 +30,7 @@ extension Machine {
       do throws(StoreError) { try definition.create(in: toolstack) } catch {
         throw .stalled("the store refused: \(error.wireName)")
       }
-      let disk = try AttachedDisk<Image, ABI>(
+      let disk = try AttachedDisk<Image>(
         machine: self, image: image, configuration: configuration, definition: definition, cpus: cpus)
       try disk.connect()
       return disk

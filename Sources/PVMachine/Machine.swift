@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 
+import BlockIO
+import GuestMemory
 import Synchronization
 import XenBus
 public import XenHypervisor
@@ -57,20 +59,49 @@ public final class Machine: Sendable {
       var controlLimits = DomainLimits.xenDefaults
       controlLimits.maptrackFrames = max(controlLimits.maptrackFrames, 4096)
       control = try hypervisor.createDomain(
-        .control, memoryByteCount: 1 << 20, virtualCPUCount: Self.virtualCPUs, limits: controlLimits)
+        .control, memoryByteCount: 1 << 20, virtualCPUCount: Self.virtualCPUs, onlineCount: 1, limits: controlLimits)
       guest = try hypervisor.createDomain(
         configuration.guestDomain, memoryByteCount: configuration.guestMemoryByteCount,
-        virtualCPUCount: Self.virtualCPUs, limits: configuration.guestLimits)
+        virtualCPUCount: Self.virtualCPUs, onlineCount: 1, limits: configuration.guestLimits)
     } catch { throw .hypervisor(error) }
-    store = StoreServer()
+    store = StoreServer(quotas: Self.storeQuotas)
     toolstack = store.connect(as: .control)
     loop = ControlLoop()
     do throws(StoreError) { try introduce(guest.id) } catch { throw .stalled("the store refused: \(error.wireName)") }
   }
 
-  deinit { loop.stop() }
+  deinit {
+    stopServingStore()
+    loop.stop()
+  }
 
-  static let virtualCPUs = 32
+  private let storeSocket = Mutex<StoreSocketServer?>(nil)
+
+  /// Serves the store on a Unix socket, for stock clients, until ``stopServingStore()``.
+  func serveStore(at path: String) throws(StoreSocketError) {
+    let server = try StoreSocketServer(server: store, path: path)
+    storeSocket.withLock { $0 = server }
+  }
+
+  /// Ends what ``serveStore(at:)`` began.
+  public func stopServingStore() {
+    storeSocket.withLock { socket in
+      socket?.stop()
+      socket = nil
+    }
+  }
+
+  /// One for each queue of all disks together.
+  static let virtualCPUs = SharedInfo.virtualCPULimit
+
+  /// xenstored's limits, with room for as many disks as there are virtual CPUs: each queue of 16 ring pages is 18 nodes.
+  private static let storeQuotas: StoreQuotas = {
+    var quotas = StoreQuotas.xenstored
+    quotas[.nodes] = 64 * virtualCPUs
+    quotas[.watches] = 4 * virtualCPUs
+    quotas[.memory] = 8 * quotas[.memory]
+    return quotas
+  }()
 
   /// Makes a domain known to the store, with a home that is its own.
   private func introduce(_ domain: DomainID) throws(StoreError) {
@@ -93,6 +124,15 @@ public final class Machine: Sendable {
     }
     guard let taken else {
       throw .usage("the machine has \(Self.virtualCPUs) queues in all and too few are free; use fewer --queues")
+    }
+    do throws(SystemError) {
+      for cpu in taken {
+        try control.virtualCPUs[cpu].bringUp()
+        try guest.virtualCPUs[cpu].bringUp()
+      }
+    } catch {
+      giveBackCPUs(taken)
+      throw .disk(.system(call: "\(error.call)", path: "", code: error.code))
     }
     return taken
   }

@@ -9,15 +9,15 @@ import XenWire
 
 /// What a queue gets at the beginning of a connection: the frontend's way to its ring, and the backend's end, which is
 /// here or on a thread of its own.
-final class QueueParts<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: @unchecked Sendable {
+final class QueueParts<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
   // SAFETY: made and used up on one thread, the queue's.
   let connection: FrontConnection<EmulatedPlatform>
-  var back: BackQueue<EmulatedPlatform, ABI, Image>?
+  var back: BackQueue<EmulatedPlatform, Image>?
   let imageDescriptor: CInt
   let stopBack: (@Sendable () -> Void)?
 
   init(
-    connection: FrontConnection<EmulatedPlatform>, back: consuming BackQueue<EmulatedPlatform, ABI, Image>?,
+    connection: FrontConnection<EmulatedPlatform>, back: consuming BackQueue<EmulatedPlatform, Image>?,
     imageDescriptor: CInt, stopBack: (@Sendable () -> Void)?
   ) {
     self.connection = connection
@@ -42,7 +42,7 @@ extension StackQueue where Image: ~Copyable {
 
   /// Begins another connection, and issues the I/O in hand to it.
   mutating func reconnect(
-    _ parts: QueueParts<ABI, Image>, references: [GrantReference], detour: Detour?
+    _ parts: QueueParts<Image>, references: [GrantReference], detour: Detour?
   ) {
     front.reconnect(parts.connection, references: references)
     back = parts.back.take()

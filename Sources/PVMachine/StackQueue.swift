@@ -13,9 +13,9 @@ public import XenWire
 /// The two ends meet only in the ring, the grants and the event channel. In `inline` placement an event is delivered by a
 /// look at the virtual CPU at the end of a batch; an end that armed its event runs again only when the event has arrived
 /// (or its image has something), so a notification that went missing stops the disk here as it would anywhere.
-public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
-  @usableFromInline var back: BackQueue<EmulatedPlatform, ABI, Image>?
-  @usableFromInline var front: FrontQueue<EmulatedPlatform, ABI>
+public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
+  @usableFromInline var back: BackQueue<EmulatedPlatform, Image>?
+  @usableFromInline var front: FrontQueue<EmulatedPlatform>
   @usableFromInline let frontCPU: VirtualCPU
   @usableFromInline let backCPU: VirtualCPU
   @usableFromInline let mailbox: QueueMailbox<StackQueue>
@@ -34,7 +34,7 @@ public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQue
   var stopBack: (@Sendable () -> Void)?
 
   init(
-    front: consuming FrontQueue<EmulatedPlatform, ABI>, parts: QueueParts<ABI, Image>, frontCPU: VirtualCPU,
+    front: consuming FrontQueue<EmulatedPlatform>, parts: QueueParts<Image>, frontCPU: VirtualCPU,
     backCPU: VirtualCPU, mailbox: QueueMailbox<StackQueue>, wakeSet: consuming WakeSet, spin: AdaptiveSpin,
     onEnd: @escaping @Sendable () -> Void
   ) {
@@ -128,7 +128,7 @@ public struct StackQueue<ABI: BlkifABI, Image: BlockQueue & ~Copyable>: BlockQue
   }
 
   /// For work from the mailbox: the backend's end, where it is here.
-  public mutating func withBack(_ body: (inout BackQueue<EmulatedPlatform, ABI, Image>) -> Void) {
+  public mutating func withBack(_ body: (inout BackQueue<EmulatedPlatform, Image>) -> Void) {
     if var here = back.take() {
       body(&here)
       back = consume here

@@ -5,7 +5,7 @@ public import GuestMemory
 public import XenWire
 
 /// The backend's end of a ring (ring.h `BACK_RING`): consumes requests, produces responses.
-public struct BackRing<ABI: BlkifABI>: ~Copyable {
+public struct BackRing: ~Copyable {
   /// The ring in shared memory.
   public let layout: RingLayout
   /// The next request to take.
@@ -16,27 +16,45 @@ public struct BackRing<ABI: BlkifABI>: ~Copyable {
   @usableFromInline var produced: RingIndex
   /// The response producer as this end last published it.
   @usableFromInline var publishedResponseProducer: RingIndex
+  @usableFromInline var requestCursor: Int
+  @usableFromInline var responseCursor: Int
 
   /// Attaches at the shared response producer, as Linux blkback does, so that requests which a former backend left
   /// unanswered are served again (ring.h `BACK_RING_ATTACH`).
+  ///
+  /// A ring whose count is no power of two must not have wrapped its index since it was new: then nothing in it tells
+  /// where its cursors stand. Frontends make new rings for every connection.
   /// - Throws: ``RingViolation/requestProducerOverflow`` when more than a ring of requests seems to wait.
-  public init(attachingTo region: SharedRegion) throws(RingViolation) {
-    layout = RingLayout(region: region, slotSize: ABI.slotSize)
+  public init(attachingTo region: SharedRegion, _ geometry: RingGeometry) throws(RingViolation) {
+    layout = RingLayout(region: region, geometry: geometry)
     let start = RingIndex(rawValue: layout.responseProducer.loadAcquiring())
     consumed = start
     produced = start
     publishedResponseProducer = start
-    let producer = RingIndex(rawValue: layout.requestProducer.loadAcquiring())
-    if start.distance(to: producer) > layout.slotCount { throw .requestProducerOverflow }
+    requestCursor = layout.requestCursor(start)
+    responseCursor = layout.responseCursor(start)
+    _ = try unconsumedRequests()
   }
 
   /// Requests that may be taken, by one look at the producer (ring.h `RING_HAS_UNCONSUMED_REQUESTS`): never more than
   /// there are slots without a pending response.
-  /// - Throws: ``RingViolation/requestProducerOverflow`` when the producer is more than a ring ahead.
+  ///
+  /// In split rings nothing but the front's own word says that a response's place is free; a front that asks for more
+  /// than it has freed places for breaks the rules, and no response is ever written over one that was not read.
+  /// - Throws: ``RingViolation/requestProducerOverflow`` when the producer is more than a ring ahead,
+  ///   ``RingViolation/responseSpaceExceeded`` when more is asked than there is room to answer.
   @inlinable
   public func unconsumedRequests() throws(RingViolation) -> UInt32 {
     let producer = RingIndex(rawValue: layout.requestProducer.loadAcquiring())
     if privateResponseProducer.distance(to: producer) > layout.slotCount { throw .requestProducerOverflow }
+    if layout.isSplit {
+      let read = RingIndex(rawValue: layout.responseConsumer.loadRelaxed())
+      if read.distance(to: publishedResponseProducer) > layout.slotCount
+        || read.distance(to: producer) > layout.slotCount
+      {
+        throw .responseSpaceExceeded
+      }
+    }
     let waiting = requestConsumer.distance(to: producer)
     let room = layout.slotCount &- privateResponseProducer.distance(to: requestConsumer)
     return min(waiting, room)
@@ -44,13 +62,21 @@ public struct BackRing<ABI: BlkifABI>: ~Copyable {
 
   /// Copies the next request into private memory, each byte fetched once, and consumes it (ring.h `RING_COPY_REQUEST`).
   @inlinable
-  public mutating func copyRequest(into slot: inout RequestSlot<ABI>) {
-    let offset = layout.slotOffset(requestConsumer)
-    // SAFETY: `slotOffset` lies a whole slot before the end of `slots`.
-    unsafe layout.slots.withUnsafeBytes { bytes in
+  public mutating func copyRequest<Format: RingFormat>(into slot: inout RequestSlot<Format>) {
+    let offset = requestCursor
+    let stride = layout.requestStride
+    let isVariable = Format.directSegments > BlockLimits.directSegments
+    precondition(stride >= Format.slotSize || isVariable, "the ring of another format")
+    // SAFETY: the cursor lies a whole slot before the end of `requests`.
+    unsafe layout.requests.withUnsafeBytes { bytes in
       guard let base = bytes.baseAddress else { return }
-      unsafe slot.fill(fromShared: base + offset)
+      if isVariable || Format.protectionOffset >= Format.slotSize {
+        unsafe slot.fill(fromShared: base + offset, stride: stride)
+      } else {
+        unsafe slot.fill(fromShared: base + offset)
+      }
     }
+    requestCursor = layout.nextRequest(offset)
     consumed = consumed.advanced(by: 1)
   }
 
@@ -61,11 +87,12 @@ public struct BackRing<ABI: BlkifABI>: ~Copyable {
   public mutating func enqueue(_ response: BlockResponse) {
     precondition(
       privateResponseProducer.distance(to: requestConsumer) > 0, "a response without a consumed request")
-    let offset = layout.slotOffset(privateResponseProducer)
-    layout.slots.store(response.id, at: offset)
+    let offset = responseCursor
+    layout.responses.store(response.id, at: offset)
     let status = UInt32(UInt16(bitPattern: response.status.rawValue)) << 16
-    layout.slots.store(UInt32(response.operation.rawValue) | status, at: offset + 8)
-    if ABI.responseSize > 12 { layout.slots.store(UInt32(0), at: offset + 12) }
+    layout.responses.store(UInt32(response.operation.rawValue) | status, at: offset + 8)
+    if layout.responseSize > 12 { layout.responses.store(UInt32(0), at: offset + 12) }
+    responseCursor = layout.nextResponse(offset)
     produced = produced.advanced(by: 1)
   }
 

@@ -7,7 +7,7 @@ public import XenWire
 /// The frontend's end of a ring (ring.h `FRONT_RING`): produces requests, consumes responses.
 ///
 /// Private indices never leave this end; what the peer can write is read once a pass and checked.
-public struct FrontRing<ABI: BlkifABI>: ~Copyable {
+public struct FrontRing: ~Copyable {
   /// The ring in shared memory.
   public let layout: RingLayout
   /// The next request index to fill; published by ``publishRequests()``.
@@ -18,12 +18,17 @@ public struct FrontRing<ABI: BlkifABI>: ~Copyable {
   /// The next response to take.
   @inlinable public var responseConsumer: RingIndex { consumed }
   @usableFromInline var consumed: RingIndex
+  @usableFromInline var requestCursor: Int
+  @usableFromInline var responseCursor: Int
 
   /// Initialises the shared pages before they are granted: indices 0 and events 1, as `SHARED_RING_INIT`.
   /// - Parameter start: where the free-running indices begin; not 0 only in tests of their wrap.
-  public static func initialise(_ region: SharedRegion, start: RingIndex = RingIndex(rawValue: 0)) {
-    let layout = RingLayout(region: region, slotSize: ABI.slotSize)
+  public static func initialise(
+    _ region: SharedRegion, _ geometry: RingGeometry, start: RingIndex = RingIndex(rawValue: 0)
+  ) {
+    let layout = RingLayout(region: region, geometry: geometry)
     region.fill(0)
+    if layout.isSplit { layout.responseConsumer.storeRelaxed(start.rawValue) }
     layout.requestProducer.storeRelaxed(start.rawValue)
     layout.requestEvent.storeRelaxed(start.advanced(by: 1).rawValue)
     layout.responseProducer.storeRelaxed(start.rawValue)
@@ -31,11 +36,15 @@ public struct FrontRing<ABI: BlkifABI>: ~Copyable {
   }
 
   /// Attaches to a ring that this end has initialised and not used yet.
-  public init(attachingTo region: SharedRegion, start: RingIndex = RingIndex(rawValue: 0)) {
-    layout = RingLayout(region: region, slotSize: ABI.slotSize)
+  public init(
+    attachingTo region: SharedRegion, _ geometry: RingGeometry, start: RingIndex = RingIndex(rawValue: 0)
+  ) {
+    layout = RingLayout(region: region, geometry: geometry)
     produced = start
     publishedRequestProducer = start
     consumed = start
+    requestCursor = layout.requestCursor(start)
+    responseCursor = layout.responseCursor(start)
   }
 
   /// Slots that can take a request now (ring.h `RING_FREE_REQUESTS`).
@@ -57,14 +66,15 @@ public struct FrontRing<ABI: BlkifABI>: ~Copyable {
   ///
   /// The peer does not see it before ``publishRequests()``.
   @inlinable
-  public mutating func enqueue(_ request: borrowing RequestSlot<ABI>, byteCount: Int) {
-    precondition(!isFull, "enqueue on a full ring")
-    let offset = layout.slotOffset(privateRequestProducer)
-    // SAFETY: `slotOffset` lies a whole slot before the end of `slots`.
-    unsafe layout.slots.withUnsafeBytes { bytes in
+  public mutating func enqueue<Format: RingFormat>(_ request: borrowing RequestSlot<Format>, byteCount: Int) {
+    precondition(!isFull && byteCount <= layout.requestStride, "enqueue on a full ring, or more than a slot")
+    let offset = requestCursor
+    // SAFETY: the cursor lies a whole slot before the end of `requests`.
+    unsafe layout.requests.withUnsafeBytes { bytes in
       guard let base = bytes.baseAddress else { return }
       unsafe request.spill(toShared: base + offset, count: byteCount)
     }
+    requestCursor = layout.nextRequest(offset)
     produced = produced.advanced(by: 1)
   }
 
@@ -75,6 +85,8 @@ public struct FrontRing<ABI: BlkifABI>: ~Copyable {
     let old = publishedRequestProducer
     let new = privateRequestProducer
     if old == new { return .none }
+    // Before the producer: who sees these requests also sees that their responses have a place.
+    if layout.isSplit { layout.responseConsumer.storeRelaxed(consumed.rawValue) }
     layout.requestProducer.storeReleasing(new.rawValue)
     publishedRequestProducer = new
     pv_full_barrier()
@@ -95,10 +107,11 @@ public struct FrontRing<ABI: BlkifABI>: ~Copyable {
   /// Copies the next response out and frees its slot; the caller has seen it by ``unconsumedResponses()``.
   @inlinable
   public mutating func takeResponse() -> BlockResponse {
-    let offset = layout.slotOffset(responseConsumer)
+    let offset = responseCursor
+    responseCursor = layout.nextResponse(offset)
     consumed = consumed.advanced(by: 1)
-    let id = layout.slots.load(UInt64.self, at: offset)
-    let rest = layout.slots.load(UInt32.self, at: offset + 8)
+    let id = layout.responses.load(UInt64.self, at: offset)
+    let rest = layout.responses.load(UInt32.self, at: offset + 8)
     return BlockResponse(
       id: id, operation: BlockOperation(rawValue: UInt8(truncatingIfNeeded: rest)),
       status: BlockStatus(rawValue: Int16(truncatingIfNeeded: Int32(bitPattern: rest) >> 16)))

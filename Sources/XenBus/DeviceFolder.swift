@@ -20,8 +20,11 @@ public struct DeviceFolder: Sendable {
 
   /// A node's value; nil when it is missing or makes no sense.
   public func read<Value>(_ key: NodeKey<Value>, in transaction: TransactionID? = nil) -> Value? {
-    guard let text = try? store.read(path(of: key), in: transaction) else { return nil }
-    return Value(nodeText: text)
+    if let text = try? store.read(path(of: key), in: transaction) { return Value(nodeText: text) }
+    for alias in key.aliases {
+      if let text = try? store.read(path / alias, in: transaction) { return Value(nodeText: text) }
+    }
+    return nil
   }
 
   /// A node's value, or what its absence means; a key without a default is a programming error here.

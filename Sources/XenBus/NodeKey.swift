@@ -14,11 +14,14 @@ public struct NodeKey<Value: NodeValue>: Sendable {
   public let name: String
   /// What a missing or senseless node counts as; nil when there is no default.
   public let absent: Value?
+  /// Other names under which a peer may have written it.
+  public let aliases: [String]
 
   /// Declares a key.
-  public init(_ name: String, absent: Value? = nil) {
+  public init(_ name: String, absent: Value? = nil, aliases: [String] = []) {
     self.name = name
     self.absent = absent
+    self.aliases = aliases
   }
 
   /// The same key in the folder of one queue of several: `queue-N/name`.

@@ -21,7 +21,8 @@ public final class Domain: Sendable {
   public let policy: DomainPolicy
 
   init(
-    id: DomainID, memoryByteCount: Int, virtualCPUCount: Int, limits: DomainLimits, policy: DomainPolicy,
+    id: DomainID, memoryByteCount: Int, virtualCPUCount: Int, onlineCount: Int, limits: DomainLimits,
+    policy: DomainPolicy,
     mapping: MappingStrategy, fabric: EventFabric, faults: PlantedFaults
   ) throws(SystemError) {
     self.id = id
@@ -31,8 +32,8 @@ public final class Domain: Sendable {
       domain: id, memoryPageCount: memory.pageCount, limits: limits, faults: faults)
     grantMappings = GrantMappings(domain: id, strategy: mapping, limits: limits, faults: faults)
     let channels = try EventChannels(
-      domain: id, virtualCPUCount: virtualCPUCount, portLimit: limits.eventPorts, policy: policy, memory: memory,
-      fabric: fabric)
+      domain: id, virtualCPUCount: virtualCPUCount, onlineCount: onlineCount, portLimit: limits.eventPorts,
+      policy: policy, memory: memory, fabric: fabric)
     eventChannels = channels
     virtualCPUs = (0..<virtualCPUCount).map { VirtualCPU(index: $0, channels: channels) }
   }

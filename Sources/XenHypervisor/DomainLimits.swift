@@ -62,7 +62,7 @@ public enum HypervisorError: Error, Equatable, Sendable {
   case reservedDomain(DomainID)
   /// A domain with that number lives already.
   case domainExists(DomainID)
-  /// A number of virtual CPUs outside 1...32.
+  /// A number of virtual CPUs outside 1...256, or none of them running.
   case badVirtualCPUCount(Int)
   /// The limits make no machine: a negative number, none at all, or more than a table can hold.
   case badLimits

@@ -118,11 +118,17 @@ extension EventChannels {
       (0..<state.domains[slotIndex].portEnd).filter { unsafe slot.pointee.record($0).state != .closed }
     }
     let count = fabric.topology.withLock { $0.domains[slotIndex].virtualCPUCount }
-    let page = try takeEventPage()
-    eventPages.withLock { $0 = [page] }
-    // 32 CPUs, 128 bytes for each block: no two CPUs share a cache line.
-    let stride = PageGeometry.pageSize / SharedInfo.virtualCPUCount
-    for cpu in 0..<count { try initControl(frame: page.firstFrame, offset: cpu * stride, virtualCPU: cpu) }
+    // 32 CPUs a page, 128 bytes for each block: no two CPUs share a cache line.
+    let perPage = 32
+    eventPages.withLock { $0 = [] }
+    for first in stride(from: 0, to: count, by: perPage) {
+      let page = try takeEventPage()
+      eventPages.withLock { $0?.append(page) }
+      for cpu in first..<min(first + perPage, count) {
+        let offset = (cpu - first) * (PageGeometry.pageSize / perPage)
+        try initControl(frame: page.firstFrame, offset: offset, virtualCPU: cpu)
+      }
+    }
     for port in open { try adopt(EventPort(rawValue: port)) }
   }
 

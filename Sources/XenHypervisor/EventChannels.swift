@@ -29,14 +29,15 @@ public import XenWire
   let eventPages = RankedLock<[GuestPages]?>(.eventPages, nil)
 
   init(
-    domain: DomainID, virtualCPUCount: Int, portLimit: Int, policy: DomainPolicy, memory: DomainMemory,
+    domain: DomainID, virtualCPUCount: Int, onlineCount: Int, portLimit: Int, policy: DomainPolicy,
+    memory: DomainMemory,
     fabric: EventFabric
   ) throws(SystemError) {
     self.domain = domain
     self.memory = memory
     self.fabric = fabric
     slotIndex = try fabric.register(
-      domain, virtualCPUCount: virtualCPUCount, portLimit: portLimit, policy: policy)
+      domain, virtualCPUCount: virtualCPUCount, onlineCount: onlineCount, portLimit: portLimit, policy: policy)
     unsafe slots = fabric.slots
     guard let slot = unsafe fabric.slots[slotIndex] else { preconditionFailure("a slot without memory") }
     unsafe self.slot = slot
@@ -48,7 +49,9 @@ public import XenWire
   }
 
   /// The shared-info page as the guest sees it; a guest may write what it likes here.
-  public var sharedInfo: SharedRegion { unsafe slot.pointee.sharedInfo }
+  public var sharedInfo: SharedRegion {
+    unsafe slot.pointee.sharedInfo.slice(at: 0, byteCount: PageGeometry.pageSize)
+  }
 
   /// Signals the port's peer (`EVTCHNOP_send`).
   ///

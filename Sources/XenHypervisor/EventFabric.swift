@@ -39,7 +39,7 @@ final class EventFabric: @unchecked Sendable {
 
   /// Gives a new domain a slot.
   func register(
-    _ domain: DomainID, virtualCPUCount: Int, portLimit: Int, policy: DomainPolicy
+    _ domain: DomainID, virtualCPUCount: Int, onlineCount: Int, portLimit: Int, policy: DomainPolicy
   ) throws(SystemError) -> Int {
     try topology.withLock { (state: inout EventTopology) throws(SystemError) -> Int in
       let index = state.freeSlots.last ?? state.slotCount
@@ -58,7 +58,7 @@ final class EventFabric: @unchecked Sendable {
         state.freeSlots.append(index)
       }
       if let slot = unsafe slots[index] {
-        try unsafe slot.pointee.prepare(virtualCPUCount: virtualCPUCount)
+        for virtualCPU in 0..<onlineCount { try unsafe slot.pointee.bringUp(virtualCPU) }
         unsafe slot.pointee.clear()
       }
       state.freeSlots.removeLast()

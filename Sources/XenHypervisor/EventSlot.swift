@@ -18,7 +18,7 @@ struct EventSlot: ~Copyable {
 
   /// One packed record a port; pages of it that no port uses cost nothing.
   @usableFromInline let records: UnsafeMutablePointer<Atomic<UInt64>>
-  /// The shared-info page.
+  /// The shared-info page, and the `vcpu_info`s behind it.
   @usableFromInline let sharedInfo: SharedRegion
   /// The virtual CPUs' wake-up state.
   @usableFromInline let virtualCPUs: UnsafeMutablePointer<VirtualCPUState>
@@ -28,12 +28,12 @@ struct EventSlot: ~Copyable {
   var fifo: UnsafeMutablePointer<FIFOEvents>?
   private let recordMemory: MappedMemory
   private let pageMapping: MappedMemory
-  /// The memfd of the shared-info page.
+  /// The memfd of both.
   let page: MemoryFile
 
   init() throws(SystemError) {
     let recordMemory = try MappedMemory(anonymousByteCount: Self.portCapacity * 8)
-    let page = try MemoryFile(name: "shared-info", byteCount: PageGeometry.pageSize)
+    let page = try MemoryFile(name: "shared-info", byteCount: SharedInfo.byteCount)
     let pageMapping = try page.map()
     sharedInfo = pageMapping.region
     // SAFETY: the memory is page-aligned, zeroed and as long as the records; a zero word is a valid atomic.
@@ -43,37 +43,36 @@ struct EventSlot: ~Copyable {
     self.recordMemory = recordMemory
     self.page = page
     self.pageMapping = pageMapping
-    unsafe virtualCPUs = .allocate(capacity: SharedInfo.virtualCPUCount)
-    for index in 0..<SharedInfo.virtualCPUCount {
+    unsafe virtualCPUs = .allocate(capacity: SharedInfo.virtualCPULimit)
+    for index in 0..<SharedInfo.virtualCPULimit {
       unsafe (virtualCPUs + index).initialize(to: VirtualCPUState())
     }
   }
 
   deinit {
-    for index in 0..<SharedInfo.virtualCPUCount {
+    for index in 0..<SharedInfo.virtualCPULimit {
       if unsafe virtualCPUs[index].wake.descriptor >= 0 { _ = close(unsafe virtualCPUs[index].wake.descriptor) }
     }
     if let fifo = unsafe fifo {
       unsafe fifo.deinitialize(count: 1)
       unsafe fifo.deallocate()
     }
-    unsafe virtualCPUs.deinitialize(count: SharedInfo.virtualCPUCount)
+    unsafe virtualCPUs.deinitialize(count: SharedInfo.virtualCPULimit)
     unsafe virtualCPUs.deallocate()
   }
 
-  /// Makes the wake-up descriptors of the CPUs that a new domain has; those of an earlier domain are used again.
-  func prepare(virtualCPUCount: Int) throws(SystemError) {
-    for index in 0..<virtualCPUCount where unsafe virtualCPUs[index].wake.descriptor < 0 {
-      let descriptor = eventfd(0, CInt(EFD_CLOEXEC) | CInt(EFD_NONBLOCK))
-      guard descriptor >= 0 else { throw SystemError("eventfd") }
-      unsafe virtualCPUs[index].wake.descriptor = descriptor
-    }
+  /// Makes the wake-up descriptor of a CPU that is to run; that of an earlier domain is used again.
+  func bringUp(_ virtualCPU: Int) throws(SystemError) {
+    guard unsafe virtualCPUs[virtualCPU].wake.descriptor < 0 else { return }
+    let descriptor = eventfd(0, CInt(EFD_CLOEXEC) | CInt(EFD_NONBLOCK))
+    guard descriptor >= 0 else { throw SystemError("eventfd") }
+    unsafe virtualCPUs[virtualCPU].wake.descriptor = descriptor
   }
 
   /// Forgets what an earlier domain left.
   func clear() {
     sharedInfo.fill(0)
-    for index in 0..<SharedInfo.virtualCPUCount {
+    for index in 0..<SharedInfo.virtualCPULimit {
       unsafe virtualCPUs[index].wake.kicksSent.store(0, ordering: .relaxed)
       unsafe virtualCPUs[index].wake.kicksSaved.store(0, ordering: .relaxed)
       let wasKicked = unsafe virtualCPUs[index].wake.end()
@@ -87,7 +86,7 @@ struct EventSlot: ~Copyable {
 
   /// Forgets what the CPUs had begun to take from FIFO queues.
   func forgetQueues() {
-    for index in 0..<SharedInfo.virtualCPUCount {
+    for index in 0..<SharedInfo.virtualCPULimit {
       unsafe virtualCPUs[index].cursor.localHeads = InlineArray(repeating: 0)
       unsafe virtualCPUs[index].cursor.readyQueues = 0
     }
@@ -145,7 +144,7 @@ extension EventSlot {
   @inlinable
   func select(word: Int, of virtualCPU: Int) {
     let bit = UInt64(1) << UInt64(word & 63)
-    let info = virtualCPU * SharedInfo.virtualCPUByteCount
+    let info = SharedInfo.virtualCPUOffset(virtualCPU)
     if sharedInfo.word64(at: info + SharedInfo.pendingSelectorOffset).fetchOr(bit) & bit == 0 {
       markUpcallPending(virtualCPU)
     }
@@ -155,7 +154,7 @@ extension EventSlot {
   @inlinable
   func markUpcallPending(_ virtualCPU: Int) {
     let byte = sharedInfo.word8(
-      at: virtualCPU * SharedInfo.virtualCPUByteCount + SharedInfo.upcallPendingOffset)
+      at: SharedInfo.virtualCPUOffset(virtualCPU) + SharedInfo.upcallPendingOffset)
     if byte.exchange(1) == 0 { unsafe virtualCPUs[virtualCPU].wake.kick() }
   }
 

@@ -8,7 +8,7 @@ import Synchronization
 /// The hypervisor's side of one domain's FIFO event channels; lasting memory, like the slot that it belongs to.
 ///
 /// ```
-///   window   | array page 0 | 1 | ... | 127 | control page of CPU 0 | 1 | ... | 31 |
+///   window   | array page 0 | 1 | ... | 127 | control page of CPU 0 | 1 | ... | 255 |
 /// ```
 /// The window shows the guest's pages where it gave some, and idle pages elsewhere: a late sender writes where nobody looks.
 ///
@@ -16,12 +16,12 @@ import Synchronization
 /// who holds the queue's lock; of two queues the one with the lower number is locked first.
 struct FIFOEvents: ~Copyable {
   private static let controlPages = FIFOLayout.arrayPageLimit << PageGeometry.pageShift
-  private static let windowPageCount = FIFOLayout.arrayPageLimit + SharedInfo.virtualCPUCount
-  private static let queueCount = SharedInfo.virtualCPUCount * FIFOLayout.priorityCount
+  private static let windowPageCount = FIFOLayout.arrayPageLimit + SharedInfo.virtualCPULimit
+  private static let queueCount = SharedInfo.virtualCPULimit * FIFOLayout.priorityCount
 
   // Offsets in the private tables: locks and tails, control blocks, each port's last queue, ports without a word.
   private static let controls = queueCount * 8
-  private static let lastQueues = controls + SharedInfo.virtualCPUCount * 4
+  private static let lastQueues = controls + SharedInfo.virtualCPULimit * 4
   private static let wordless = lastQueues + FIFOLayout.portCount * 2
   private static let tablesByteCount = wordless + FIFOLayout.portCount / 8
 
@@ -76,7 +76,7 @@ struct FIFOEvents: ~Copyable {
   /// Lets go of the guest's pages and forgets what was queued.
   func retire() {
     arrayPageCount.store(0, ordering: .sequentiallyConsistent)
-    for cpu in 0..<SharedInfo.virtualCPUCount { tables.word32(at: Self.controls + cpu * 4).storeReleasing(0) }
+    for cpu in 0..<SharedInfo.virtualCPULimit { tables.word32(at: Self.controls + cpu * 4).storeReleasing(0) }
     do throws(SystemError) {
       try window.place(idle, fileOffset: 0, at: 0, byteCount: window.byteCount, writable: true)
     } catch {

@@ -42,16 +42,18 @@ public final class Hypervisor: Sendable {
   /// - Parameters:
   ///   - id: its number, below 0x7FF0.
   ///   - memoryByteCount: its memory, rounded up to pages; sparse, so that untouched pages cost nothing.
-  ///   - virtualCPUCount: 1...32.
+  ///   - virtualCPUCount: 1...256.
+  ///   - onlineCount: how many of them run at once; the others wait for ``VirtualCPU/bringUp()``. All of them by default.
   ///   - limits: how much of the hypervisor it may use up.
   ///   - policy: with whom it may share.
   @discardableResult
   public func createDomain(
-    _ id: DomainID, memoryByteCount: Int, virtualCPUCount: Int, limits: DomainLimits = .xenDefaults,
-    policy: DomainPolicy = .anyPeer
+    _ id: DomainID, memoryByteCount: Int, virtualCPUCount: Int, onlineCount: Int? = nil,
+    limits: DomainLimits = .xenDefaults, policy: DomainPolicy = .anyPeer
   ) throws(HypervisorError) -> Domain {
     guard id.isReal else { throw .reservedDomain(id) }
-    guard (1...SharedInfo.virtualCPUCount).contains(virtualCPUCount) else {
+    let onlineCount = onlineCount ?? virtualCPUCount
+    guard (1...SharedInfo.virtualCPULimit).contains(virtualCPUCount), (1...virtualCPUCount).contains(onlineCount) else {
       throw .badVirtualCPUCount(virtualCPUCount)
     }
     guard limits.isSound, memoryByteCount > 0 else { throw .badLimits }
@@ -59,8 +61,8 @@ public final class Hypervisor: Sendable {
       guard domain(id) == nil else { throw .domainExists(id) }
       do throws(SystemError) {
         let created = try Domain(
-          id: id, memoryByteCount: memoryByteCount, virtualCPUCount: virtualCPUCount, limits: limits, policy: policy,
-          mapping: mapping, fabric: fabric, faults: faults)
+          id: id, memoryByteCount: memoryByteCount, virtualCPUCount: virtualCPUCount, onlineCount: onlineCount,
+          limits: limits, policy: policy, mapping: mapping, fabric: fabric, faults: faults)
         domains.withLock { $0[id] = created }
         return created
       } catch {

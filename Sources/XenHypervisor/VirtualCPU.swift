@@ -34,9 +34,10 @@ public import XenWire
     self.channels = channels
     unsafe slot = channels.slot
     unsafe state = slot.pointee.virtualCPUs + index
-    let info = index * SharedInfo.virtualCPUByteCount
-    upcallPending = channels.sharedInfo.word8(at: info + SharedInfo.upcallPendingOffset)
-    selector = channels.sharedInfo.word64(at: info + SharedInfo.pendingSelectorOffset)
+    let memory = unsafe slot.pointee.sharedInfo
+    let info = SharedInfo.virtualCPUOffset(index)
+    upcallPending = memory.word8(at: info + SharedInfo.upcallPendingOffset)
+    selector = memory.word64(at: info + SharedInfo.pendingSelectorOffset)
   }
 
   /// Rounds of delivery stop after so many events, so that a flood cannot keep the thread.
@@ -113,7 +114,11 @@ public import XenWire
 
   // MARK: Sleeping
 
-  /// The eventfd that becomes readable when a sleeping CPU is kicked; owned by the hypervisor.
+  /// Lets a CPU run that the domain was created with and that is down (`VCPUOP_up`); one that is up stays so.
+  /// - Throws: ``SystemError`` when the system has no descriptor left.
+  public func bringUp() throws(SystemError) { try unsafe slot.pointee.bringUp(index) }
+
+  /// The eventfd that becomes readable when a sleeping CPU is kicked; owned by the hypervisor; -1 for a CPU that is down.
   @inlinable public var wakeDescriptor: CInt { unsafe state.pointee.wake.descriptor }
 
   /// Says that the thread is about to sleep; false when something arrived already, and then it must not.

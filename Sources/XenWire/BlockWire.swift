@@ -21,6 +21,8 @@ public struct BlockOperation: RawRepresentable, Hashable, Sendable, BitwiseCopya
   @inlinable public static var discard: BlockOperation { BlockOperation(rawValue: 5) }
   /// `BLKIF_OP_INDIRECT`.
   @inlinable public static var indirect: BlockOperation { BlockOperation(rawValue: 6) }
+  /// Ours, for the segment ring: the thread assigned no number, and 7 is the first that blkif.h does not use.
+  @inlinable public static var segmentRun: BlockOperation { BlockOperation(rawValue: 7) }
 }
 
 /// How a ring request ended (blkif.h `BLKIF_RSP_*`).

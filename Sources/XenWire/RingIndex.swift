@@ -34,4 +34,6 @@ public enum RingViolation: Error, Equatable, Sendable {
   case requestProducerOverflow
   /// The response producer is ahead of what was asked (ring.h `RING_RESPONSE_PROD_OVERFLOW`).
   case responseProducerOverflow
+  /// Split rings: more was asked than there are places for responses that were read.
+  case responseSpaceExceeded
 }

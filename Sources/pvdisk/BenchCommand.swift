@@ -97,7 +97,7 @@ struct BenchCommand: ParsableCommand {
       let machine = try Machine()
       var configuration = DiskConfiguration()
       configuration.placement = placement
-      let disk = try machine.attach(image, as: configuration, abi: ABI64.self)
+      let disk = try machine.attach(image, as: configuration)
       defer { disk.detach() }
       do throws(BlockError) {
         var queue = try disk.makeQueue(0, buffers: benchmark.demand)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 public import ArgumentParser
-public import Figures
-import XenWire
+import Figures
+public import XenWire
 
 /// `pvdisk layout`: ring memory to scale, with its cache lines.
 struct LayoutCommand: ParsableCommand {
@@ -62,19 +62,19 @@ struct LayoutCommand: ParsableCommand {
   }
 
   func run() throws {
-    var options = RingOptions()
-    options.variant = variant
-    options.abi = abi.wire
-    options.pages = pages
-    options.alignment = align
-    options.isSplit = split || together
-    options.indexPlacement = together ? .together : .apart
-    options.isWholePage = wholePage
-    options.wideSegments = segments
-    options.isPacked = packed
-    options.lineSize = line
-    if let complaint = options.complaint { throw ValidationError(complaint) }
-    let picture = RingPicture(options)
+    var plan = RingPlan(abi.wire, ringPages: pages)
+    plan.variant = variant
+    plan.alignment = align ?? 0
+    plan.isSplit = split || together
+    plan.indexPlacement = together ? .together : .apart
+    plan.usesWholePage = wholePage
+    plan.segmentsPerRequest = variant == .wide ? segments : plan.segmentsPerRequest
+    plan.segmentEntrySize = packed ? 6 : plan.segmentEntrySize
+    if packed, variant != .segmentRing { throw ValidationError("--packed is for segment-ring") }
+    if let complaint = RingPicture.complaint(plan, lineSize: line) {
+      throw ValidationError("This cannot be drawn: \(complaint)")
+    }
+    let picture = RingPicture(plan, lineSize: line)
     print(isSVG ? picture.svg : isJSON ? json(RingReport(picture)) : picture.text)
   }
 }

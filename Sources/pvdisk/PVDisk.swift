@@ -16,13 +16,17 @@ struct PVDisk: ParsableCommand {
       """,
     version: version,
     subcommands: [
-      MountCommand.self, UmountCommand.self, RunCommand.self, CreateCommand.self, StatusCommand.self,
-      DoctorCommand.self, BenchCommand.self, LayoutCommand.self, XenStoredCommand.self, XenStoreCommand.self,
+      MountCommand.self, UmountCommand.self, AttachCommand.self, DetachCommand.self, ResizeCommand.self,
+      SuspendCommand.self, ResumeCommand.self, EjectCommand.self, InsertCommand.self, RunCommand.self,
+      CreateCommand.self, StatusCommand.self,
+      DoctorCommand.self, BenchCommand.self, LayoutCommand.self, LabCommand.self, XenStoredCommand.self,
+      XenStoreCommand.self,
     ])
 
   static func main() {
     do {
-      var command = try parseAsRoot()
+      let isHelper = MountHelper.isCalled(as: CommandLine.arguments[0])
+      var command = try parseAsRoot(isHelper ? MountHelper.arguments(Array(CommandLine.arguments.dropFirst())) : nil)
       try command.run()
     } catch let refusal as Refusal {
       say("pvdisk: \(refusal)")

@@ -23,11 +23,13 @@ struct StatusReport: Codable {
   var persistentGrants: Bool
   var blockProtocol: String
   var placement: String
+  /// `connected`, `suspended`, `gone`, or on the way between them.
+  var phase: String
   var statistics: StatisticsReport
 
   init(_ mounted: MountedDisk) {
     pid = getpid()
-    image = absolutePath(mounted.plan.imagePath)
+    image = mounted.imagePath.map { absolutePath($0) } ?? ""
     mountPoint = absolutePath(mounted.plan.fuse.mountPoint)
     file = mounted.filePath
     device = mounted.plan.disk.device
@@ -41,6 +43,7 @@ struct StatusReport: Codable {
     persistentGrants = mounted.plan.disk.frontPersistent && mounted.plan.disk.backPersistent
     blockProtocol = mounted.plan.disk.blockProtocol.rawValue
     placement = mounted.plan.disk.placement.rawValue
+    phase = mounted.phase.rawValue
     statistics = StatisticsReport(mounted.statistics)
   }
 }

@@ -13,7 +13,7 @@ import XenWire
 enum BadReference: String, CaseIterable, Sendable {
   case beyondTheTable, reserved, neverGranted, ended, grantedToAnother, readOnly
 
-  func make<ABI: BlkifABI>(_ frontend: ScriptedFrontend<ABI>) throws -> GrantReference {
+  func make<ABI: RingFormat>(_ frontend: ScriptedFrontend<ABI>) throws -> GrantReference {
     switch self {
     case .beyondTheTable: return .invalid
     case .reserved: return GrantReference(rawValue: 0)

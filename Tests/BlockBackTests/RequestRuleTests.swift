@@ -11,7 +11,7 @@ import XenWire
 /// A request that a backend must refuse, and the answer that Linux's blkback gives.
 struct BadRequest: CustomTestStringConvertible, Sendable {
   /// What a case has to work with: granted pages, filled with 0x11.
-  struct Material<ABI: BlkifABI> {
+  struct Material<ABI: RingFormat> {
     let frontend: ScriptedFrontend<ABI>
     let pages: [GrantedPage]
     var whole: [Segment] { [pages[0].segment()] }
@@ -118,7 +118,7 @@ struct BadRequest: CustomTestStringConvertible, Sendable {
 @Suite("What a backend refuses, and how")
 struct RequestRuleTests {
   /// Sends one bad request, judges the answer, and shows that nothing was touched and that the next request works.
-  func check<ABI: BlkifABI>(
+  func check<ABI: RingFormat>(
     _ bad: BadRequest, _ abi: ABI.Type, _ setup: ScriptedFrontend<ABI>.Setup = .init()
   ) throws {
     let frontend = try ScriptedFrontend<ABI>(setup)

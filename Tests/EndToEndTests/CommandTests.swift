@@ -131,6 +131,24 @@ struct CommandTests {
     #expect(!Files.exists("\(scene.folder)/xs"))
   }
 
+  @Test("as mount(8)'s helper it takes an fstab line's options, and bears those that it does not know")
+  func mountHelper() throws {
+    let scene = try Scene()
+    try scene.ok("ln -s '\(Program.pvdisk)' mount.fuse.pvdisk")
+    let options = "ro,nofail,noauto,x-systemd.automount,_netdev,noexec,queues=1,ring-pages=8,no-persistent,allow_other"
+    try scene.ok("./mount.fuse.pvdisk d.img m -n -o \(options) -t fuse.pvdisk")
+    let fields = try scene.ok(
+      """
+      pvdisk status m --json | python3 -c 'import json,sys
+      d = json.load(sys.stdin)
+      print(d["readOnly"], d["queues"], d["ringPages"], d["persistentGrants"])'
+      """)
+    #expect(fields == "True 1 8 False\n")
+    try scene.ok("pvdisk umount m")
+    let refused = try scene.shell("./mount.fuse.pvdisk none.img m -o rw")
+    #expect(refused.status == 3 && refused.errors.contains("none.img"), "\(refused)")
+  }
+
   @Test("--verbose tells the handshake as it happens")
   func verbose() throws {
     let scene = try Scene()

@@ -8,34 +8,33 @@ import XenWire
 /// One drawing's options, with a name for the test's title.
 struct Drawing: CustomTestStringConvertible, Sendable {
   var testDescription: String
-  var options = RingOptions()
+  var plan = RingPlan()
 
-  init(_ name: String, _ change: (inout RingOptions) -> Void) {
+  init(_ name: String, _ change: (inout RingPlan) -> Void) {
     testDescription = name
-    change(&options)
+    change(&plan)
   }
 
-  var picture: RingPicture { RingPicture(options) }
+  var picture: RingPicture { RingPicture(plan) }
 }
 
 @Suite("What a ring drawing says")
 struct RingPictureTests {
   static let sizes: [Drawing] = [
-    Drawing("112") { _ in }, Drawing("108") { $0.abi = .x86_32 }, Drawing("64") { $0.variant = .slim64 },
+    Drawing("112") { _ in }, Drawing("108") { $0.blockProtocol = .x86_32 }, Drawing("64") { $0.variant = .slim64 },
     Drawing("32") { $0.variant = .slim32 },
   ]
 
   @Test("slots touch the cache lines that the vectors say", arguments: sizes, [64, 128])
   func cacheLines(drawing: Drawing, line: Int) throws {
-    var options = drawing.options
-    options.lineSize = line
+    var plan = drawing.plan
     let expected = try #require(try GoldenVectors.load().cacheLines[drawing.testDescription]?["\(line)"])
-    let ring = RingPicture(options).requests
+    let ring = RingPicture(plan, lineSize: line).requests
     #expect(ring.slotCount == expected.used)
     #expect(ring.linesTouched == Array(expected.touched.prefix(expected.used)))
     #expect(ring.histogram == Dictionary(uniqueKeysWithValues: expected.histogram.map { (Int($0.key), $0.value) }))
-    options.isWholePage = true
-    let whole = RingPicture(options).requests
+    plan.usesWholePage = true
+    let whole = RingPicture(plan, lineSize: line).requests
     #expect(whole.linesTouched == expected.touched)
     #expect(
       whole.histogram == Dictionary(uniqueKeysWithValues: expected.histogramOfFit.map { (Int($0.key), $0.value) }))
@@ -45,9 +44,9 @@ struct RingPictureTests {
   func capacity(drawing: Drawing) throws {
     let vectors = try GoldenVectors.load()
     for (pages, counts) in try #require(vectors.ringEntries[drawing.testDescription]) {
-      var options = drawing.options
-      options.pages = try #require(Int(pages))
-      let ring = RingPicture(options).requests
+      var plan = drawing.plan
+      plan.ringPages = try #require(Int(pages))
+      let ring = RingPicture(plan).requests
       #expect([ring.fit, ring.slotCount] == counts)
       if let crossing = vectors.crossingSlots[drawing.testDescription]?[pages] {
         #expect(ring.crossingSlots == crossing)
@@ -62,14 +61,14 @@ struct RingPictureTests {
     let slim32 = RingPictureTests.picture { $0.variant = .slim32 }
     #expect(slim32.mostBytes == 4 << 20)
     #expect(slim32.bytesInFlight == 268_435_456)
-    #expect(RingPictureTests.picture { ($0.variant, $0.isWholePage) = (.slim32, true) }.bytesInFlight == 528_482_304)
-    let packed = RingPictureTests.picture { ($0.variant, $0.isPacked) = (.segmentRing, true) }
+    #expect(RingPictureTests.picture { ($0.variant, $0.usesWholePage) = (.slim32, true) }.bytesInFlight == 528_482_304)
+    let packed = RingPictureTests.picture { ($0.variant, $0.segmentEntrySize) = (.segmentRing, 6) }
     #expect(packed.areas[1].slotCount == 682)
     #expect(packed.mostBytes == 2_793_472)
     let aligned = RingPictureTests.picture { $0.variant = .segmentRing }
     #expect(aligned.areas[1].slotCount == 512)
     #expect(aligned.mostBytes == 2_097_152)
-    let wide = RingPictureTests.picture { ($0.variant, $0.wideSegments) = (.wide, 256) }
+    let wide = RingPictureTests.picture { ($0.variant, $0.segmentsPerRequest) = (.wide, 256) }
     #expect(wide.requests.slotSize == 2072)
     #expect(wide.requests.slotCount == 1)
     #expect(RingPictureTests.picture { $0.alignment = 128 }.requests.slotCount == 16)
@@ -79,14 +78,14 @@ struct RingPictureTests {
   func split() {
     func requests(_ variant: RingVariant) -> RingArea {
       RingPictureTests.picture {
-        ($0.variant, $0.isSplit, $0.indexPlacement, $0.isWholePage) = (variant, true, .together, true)
+        ($0.variant, $0.isSplit, $0.indexPlacement, $0.usesWholePage) = (variant, true, .together, true)
       }.requests
     }
     #expect(requests(.slim32).slotCount == 126)
     #expect(requests(.slim64).slotCount == 63)
     #expect(requests(.classic).slotCount == 36)
     let pages = RingPictureTests.picture {
-      ($0.variant, $0.isSplit, $0.indexPlacement, $0.isWholePage) = (.slim32, true, .together, true)
+      ($0.variant, $0.isSplit, $0.indexPlacement, $0.usesWholePage) = (.slim32, true, .together, true)
     }
     #expect(pages.areas[1].slotCount == 252)
   }
@@ -128,20 +127,26 @@ struct RingPictureTests {
 
   @Test("what does not go together is refused with a sentence")
   func refusals() {
-    let bad: [(inout RingOptions) -> Void] = [
-      { $0.pages = 3 }, { $0.alignment = 32 }, { $0.lineSize = 48 }, { $0.wideSegments = 257 }, { $0.isPacked = true },
+    let bad: [(inout RingPlan) -> Void] = [
+      { $0.ringPages = 3 }, { $0.alignment = 32 }, { $0.segmentEntrySize = 7 },
+      { ($0.variant, $0.segmentsPerRequest) = (.wide, 257) },
+      {
+        ($0.variant, $0.segmentsPerRequest, $0.isSplit, $0.alignment) = (.wide, 256, true, 128);
+        $0.indexPlacement = .together
+      },
     ]
     for change in bad {
-      var options = RingOptions()
-      change(&options)
-      #expect(options.complaint != nil)
+      var plan = RingPlan()
+      change(&plan)
+      #expect(RingPicture.complaint(plan) != nil)
     }
+    #expect(RingPicture.complaint(RingPlan(), lineSize: 48) != nil)
   }
 
-  static func picture(_ change: (inout RingOptions) -> Void) -> RingPicture {
-    var options = RingOptions()
-    change(&options)
-    return RingPicture(options)
+  static func picture(_ change: (inout RingPlan) -> Void) -> RingPicture {
+    var plan = RingPlan()
+    change(&plan)
+    return RingPicture(plan)
   }
 
   /// Every variant with each modifier alone and all together.
@@ -152,9 +157,9 @@ struct RingPictureTests {
       Drawing("\(variant), split, together") {
         ($0.variant, $0.isSplit, $0.indexPlacement) = (variant, true, .together)
       },
-      Drawing("\(variant), whole-page") { ($0.variant, $0.isWholePage) = (variant, true) },
+      Drawing("\(variant), whole-page") { ($0.variant, $0.usesWholePage) = (variant, true) },
       Drawing("\(variant), align 128, split, 2 pages") {
-        ($0.variant, $0.alignment, $0.isSplit, $0.pages) = (variant, 128, true, 2)
+        ($0.variant, $0.alignment, $0.isSplit, $0.ringPages) = (variant, 128, true, 2)
       },
     ]
   }

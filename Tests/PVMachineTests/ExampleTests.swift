@@ -15,7 +15,7 @@ struct ExampleTests {
     let image = try RawImage.open(path: file.path, options: ImageOptions(access: .readWrite))
 
     let machine = try Machine()
-    let disk: AttachedDisk<RawImage, _> = try machine.attach(image)
+    let disk: AttachedDisk<RawImage> = try machine.attach(image)
     var queue = try disk.blockingQueue()
     try queue.write(Array("hello, ring".utf8) + Array(repeating: 0, count: 501), at: 8192)
     try queue.flush()

@@ -89,7 +89,7 @@ struct RandomUser<Device: BlockDevice>: ~Copyable {
 
 extension AttachedDisk {
   /// Lets the queue's letters be read until the control plane has brought the disk into a phase.
-  func wait<Device: BlockDevice>(for phase: Phase, driving user: inout RandomUser<Device>) -> Bool {
+  func wait<Device: BlockDevice>(for phase: DiskPhase, driving user: inout RandomUser<Device>) -> Bool {
     let deadline = time(nil) + 60
     while self.phase != phase, time(nil) < deadline {
       user.driver.queue.advance()

@@ -38,7 +38,7 @@ struct StackAllocationTests {
 
   /// Reads, writes and flushes, eight at a time, in the queue's own buffers.
   func check<Image: BlockDevice>(
-    _ disk: AttachedDisk<Image, ABI64>, byteCount: Int, requests: Int = 10_000
+    _ disk: AttachedDisk<Image>, byteCount: Int, requests: Int = 10_000
   ) throws {
     do {
       var queue = try disk.makeQueue(0, buffers: BufferDemand(count: 8, byteCount: byteCount))

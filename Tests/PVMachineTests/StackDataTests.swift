@@ -48,22 +48,23 @@ struct Way: CustomTestStringConvertible, Sendable {
 struct StackDataTests {
   @Test("random I/O through the stack leaves what it leaves on a disk", arguments: Way.all)
   func randomIO(way: Way) throws {
-    try exercise(way.configuration, ABI64.self, mapping: .remap)
+    try exercise(way.configuration, mapping: .remap)
   }
 
   @Test("the 32-bit and the Arm ring carry the same data")
   func otherABIs() throws {
     var configuration = DiskConfiguration()
     configuration.blockProtocol = .x86_32
-    try exercise(configuration, ABI32.self, mapping: .remap)
+    try exercise(configuration, mapping: .remap)
     configuration.blockProtocol = .arm
-    try exercise(configuration, ABIArm.self, mapping: .alias)
+    try exercise(configuration, mapping: .alias)
   }
 
   /// Random requests, many in flight, against a model, through a real file.
-  func exercise<ABI: BlkifABI>(
-    _ configuration: DiskConfiguration, _ abi: ABI.Type, mapping: MappingStrategy, seed: UInt64 = 7
-  ) throws {
+  @discardableResult
+  func exercise(
+    _ configuration: DiskConfiguration, mapping: MappingStrategy, rounds: Int = 600, seed: UInt64 = 7
+  ) throws -> AttachedDisk<RawImage> {
     let byteCount = 4 << 20
     let directory = try TemporaryImage(byteCount: byteCount)
     let image = try RawImage.open(path: directory.path, options: ImageOptions(access: .readWrite))
@@ -71,7 +72,7 @@ struct StackDataTests {
     machineConfiguration.mapping = mapping
     let machine = try Machine(machineConfiguration)
     let before = machine.ledger
-    let disk = try machine.attach(image, as: configuration, abi: abi)
+    let disk = try machine.attach(image, as: configuration)
     do {
       let queue = try disk.makeQueue(0, buffers: BufferDemand(count: 8, byteCount: 1 << 20))
       var driver = QueueDriver(queue)
@@ -79,21 +80,21 @@ struct StackDataTests {
         bytes: Array(repeating: 0, count: byteCount), sectorSize: 512,
         operations: [.read, .write, .read, .write, .read, .write, .flush, .discard, .writeZeroes], seed: seed)
       var done = 0
-      while done < 600 {
+      while done < rounds {
         while model.pending.count < 40 {
           guard let request = try model.nextRequest() else { break }
           guard case .accepted = driver.queue.submit(request) else {
             Issue.record("the queue is full with \(model.pending.count) requests, seed \(seed)")
-            return
+            return disk
           }
         }
         guard let completion = driver.nextCompletion() else {
           Issue.record("no completion, seed \(seed)")
-          return
+          return disk
         }
         if let complaint = model.finish(completion) {
           Issue.record("\(complaint), seed \(seed)")
-          return
+          return disk
         }
         done += 1
       }
@@ -107,6 +108,7 @@ struct StackDataTests {
     #expect(disk.detach() == 0)
     #expect(machine.ledger == before)
     try image.close()
+    return disk
   }
 }
 

@@ -39,7 +39,7 @@ public struct TakenRequest: Sendable, CustomStringConvertible {
 ///
 /// It reads requests from the ring's memory, moves data through real grant mappings if it is told to, and answers with
 /// whatever the test wants.
-public final class HostileBackend<ABI: BlkifABI> {
+public final class HostileBackend<ABI: RingFormat> {
   /// What the frontend is made with.
   public struct Setup {
     /// What was agreed; all is offered unless changed.
@@ -56,7 +56,7 @@ public final class HostileBackend<ABI: BlkifABI> {
   }
 
   /// The frontend under test.
-  public typealias Front = FrontQueue<PeerPlatform, ABI>
+  public typealias Front = FrontQueue<PeerPlatform>
 
   /// Both domains.
   public let machine: PeerMachine
@@ -79,19 +79,20 @@ public final class HostileBackend<ABI: BlkifABI> {
   public init(_ setup: Setup = Setup()) throws {
     machine = try PeerMachine()
     abilities = setup.abilities
+    let plan = ABI.plan(ringPages: setup.ringPages)
     let pages = try machine.guest.allocatePages(setup.ringPages)
     ring = RawRing(pages.region)
     storage = try MappedMemoryOwner(byteCount: 16 << 20)
-    FrontRing<ABI>.initialise(pages.region)
+    FrontRing.initialise(pages.region, RingGeometry(plan))
     let remote = try machine.guest.allocateUnbound(remote: .control)
     _ = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
     counters = try CounterTable(count: FrontCounter.allCases.count)
     let connection = FrontConnection(
-      platform: machine.guest, peer: .control, port: remote, ring: pages, handle: 0xCA00, abilities: setup.abilities)
-    let descriptors = Front.descriptorPages(abilities: setup.abilities, ringByteCount: pages.region.byteCount)
+      platform: machine.guest, peer: .control, port: remote, ring: pages, plan: plan, handle: 0xCA00,
+      abilities: setup.abilities)
+    let descriptors = Front.descriptorPages(connection)
     let pageCount = FrontArena.pageCount(demand: setup.buffers, descriptorPages: descriptors)
-    let count = Front.referenceCount(
-      abilities: setup.abilities, ringByteCount: pages.region.byteCount, arenaPages: pageCount)
+    let count = Front.referenceCount(connection, arenaPages: pageCount)
     front = Front(
       connection: connection,
       arena: FrontArena(pages: try machine.guest.allocatePages(pageCount), demand: setup.buffers),

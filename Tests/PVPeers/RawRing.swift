@@ -3,8 +3,15 @@
 public import GuestMemory
 public import XenWire
 
+extension RingFormat {
+  /// The plan of a shared ring of a classic format.
+  public static func plan(ringPages: Int = 1) -> RingPlan {
+    RingPlan(BlockProtocol(rawValue: name) ?? .x86_64, ringPages: ringPages)
+  }
+}
+
 /// A ring's memory as plain words and bytes: what a peer that keeps to no rules can write and read.
-public struct RawRing<ABI: BlkifABI>: Sendable {
+public struct RawRing<ABI: RingFormat>: Sendable {
   /// The pages.
   public let region: SharedRegion
   /// The number of slots.

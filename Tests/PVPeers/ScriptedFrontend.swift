@@ -12,7 +12,7 @@ public import XenWire
 ///
 /// It writes any bytes into slots, descriptor pages, grant entries and indices, lets the backend run, and reads the
 /// answers as raw bytes.
-public final class ScriptedFrontend<ABI: BlkifABI> {
+public final class ScriptedFrontend<ABI: RingFormat> {
   /// What the backend is made with.
   public struct Setup {
     /// What was agreed; everything is offered unless changed.
@@ -36,7 +36,7 @@ public final class ScriptedFrontend<ABI: BlkifABI> {
   }
 
   /// The backend under test.
-  public typealias Back = BackQueue<PeerPlatform, ABI, GatedDiskQueue>
+  public typealias Back = BackQueue<PeerPlatform, GatedDiskQueue>
 
   /// Both domains.
   public let machine: PeerMachine
@@ -63,11 +63,12 @@ public final class ScriptedFrontend<ABI: BlkifABI> {
     machine = try PeerMachine(mapping: setup.mapping)
     ledgerBefore = machine.ledger
     disk = GatedDisk(try MemoryDisk(geometry: setup.geometry))
+    let plan = ABI.plan(ringPages: setup.ringPages)
     ringPages = try machine.guest.allocatePages(setup.ringPages)
     ring = RawRing(ringPages.region)
     produced = setup.start
     consumed = setup.start
-    FrontRing<ABI>.initialise(ringPages.region, start: RingIndex(rawValue: setup.start))
+    FrontRing.initialise(ringPages.region, RingGeometry(plan), start: RingIndex(rawValue: setup.start))
     ringReferences = try machine.guest.allocateReferences(setup.ringPages)
     for (index, reference) in ringReferences.enumerated() {
       let frame = FrameNumber(rawValue: ringPages.firstFrame.rawValue + UInt64(index))
@@ -78,8 +79,9 @@ public final class ScriptedFrontend<ABI: BlkifABI> {
     let mapping = try machine.control.mapContiguously(ringReferences, of: PeerMachine.guestID)
     counters = try CounterTable(count: QueueCounter.allCases.count)
     let connection = BackConnection(
-      platform: machine.control, peer: PeerMachine.guestID, port: port, ringPages: mapping, abilities: setup.abilities)
-    let attached = try BackRing<ABI>(attachingTo: mapping.region)
+      platform: machine.control, peer: PeerMachine.guestID, port: port, ringPages: mapping, plan: plan,
+      abilities: setup.abilities)
+    let attached = try BackRing(attachingTo: mapping.region, RingGeometry(plan))
     let cache = try PersistentGrantCache(knobs: setup.knobs)
     let image = try disk.makeQueue(0, buffers: BufferDemand(count: Int(ring.slotCount), byteCount: 0))
     back = Back(

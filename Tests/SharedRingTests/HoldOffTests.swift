@@ -11,17 +11,17 @@ struct HoldOffTests {
   /// A ring with both ends, begun at a start.
   struct Ends: ~Copyable {
     let memory: RingMemory
-    var front: FrontRing<ABI64>
-    var back: BackRing<ABI64>
+    var front: FrontRing
+    var back: BackRing
     var slot = RequestSlot<ABI64>()
 
     init(start: UInt32) throws {
       let memory = try RingMemory()
       let index = RingIndex(rawValue: start)
-      FrontRing<ABI64>.initialise(memory.region, start: index)
-      let back = try BackRing<ABI64>(attachingTo: memory.region)
+      FrontRing.initialise(memory.region, ABI64.self, start: index)
+      let back = try BackRing(attachingTo: memory.region, ABI64.self)
       self.memory = memory
-      front = FrontRing<ABI64>(attachingTo: memory.region, start: index)
+      front = FrontRing(attachingTo: memory.region, ABI64.self, start: index)
       self.back = back
     }
 
@@ -138,7 +138,7 @@ struct HoldOffTests {
       #expect(throws: RingViolation.requestProducerOverflow) { try ends.back.unconsumedRequests() }
       #expect(throws: RingViolation.requestProducerOverflow) { try ends.back.armAndRecheck() }
       #expect(throws: RingViolation.requestProducerOverflow) {
-        _ = try BackRing<ABI64>(attachingTo: ends.memory.region)
+        _ = try BackRing(attachingTo: ends.memory.region, ABI64.self)
       }
       #expect(ends.back.responseState == back, "nothing moved")
     }
@@ -174,7 +174,7 @@ struct HoldOffTests {
   }
 }
 
-extension BackRing where ABI: BlkifABI {
+extension BackRing {
   /// Both private indices, for "nothing moved".
   var responseState: [UInt32] { [requestConsumer.rawValue, privateResponseProducer.rawValue] }
 }

@@ -37,15 +37,45 @@ final class RingMemory: Sendable {
   func bytes(_ range: Range<Int>) -> [UInt8] { range.map { region.load(UInt8.self, at: $0) } }
 }
 
+extension RingFormat {
+  /// A shared ring of a classic format over a region.
+  static func geometry(_ region: SharedRegion) -> RingGeometry {
+    RingGeometry(RingPlan(BlockProtocol(rawValue: name) ?? .x86_64, ringPages: region.byteCount / 4096))
+  }
+}
+
+extension FrontRing {
+  static func initialise<ABI: RingFormat>(
+    _ region: SharedRegion, _ abi: ABI.Type, start: RingIndex = RingIndex(rawValue: 0)
+  ) {
+    initialise(region, abi.geometry(region), start: start)
+  }
+
+  init<ABI: RingFormat>(
+    attachingTo region: SharedRegion, _ abi: ABI.Type, start: RingIndex = RingIndex(rawValue: 0)
+  ) {
+    self.init(attachingTo: region, abi.geometry(region), start: start)
+  }
+}
+
+extension BackRing {
+  init<ABI: RingFormat>(attachingTo region: SharedRegion, _ abi: ABI.Type) throws(RingViolation) {
+    try self.init(attachingTo: region, abi.geometry(region))
+  }
+}
+
 /// Where rings begin in these tests: at zero, before the sign bit, before the wrap.
 let ringStarts: [UInt32] = [0, 0x7FFF_FFFE, 0xFFFF_FFFE]
 
 /// The numbers of ring pages that may be negotiated.
 let ringPages = [1, 2, 4, 8, 16]
 
-extension FrontRing where ABI: BlkifABI {
+extension FrontRing {
   /// Enqueues a write whose eleven segments and sector are made from its id.
-  mutating func enqueueMarked(_ id: UInt64) {
+  mutating func enqueueMarked(_ id: UInt64) { enqueueMarked(id, ABI64.self) }
+
+  /// The same in any format with eleven segments.
+  mutating func enqueueMarked<ABI: RingFormat>(_ id: UInt64, _ abi: ABI.Type) {
     var slot = RequestSlot<ABI>()
     let count = slot.encodeDirect(.write, segmentCount: 11, handle: 0xCA00, id: id, sector: id &* 3 &+ 1)
     for index in 0..<11 {

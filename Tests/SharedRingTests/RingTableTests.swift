@@ -24,7 +24,8 @@ struct RingTableTests {
     }
     for pages in ringPages {
       let region = try RingMemory(pages: pages)
-      #expect(RingLayout(region: region.region, slotSize: ABI64.slotSize).slotCount == UInt32(32 * pages))
+      let layout = RingLayout(region: region.region, geometry: ABI64.geometry(region.region))
+      #expect(layout.slotCount == UInt32(32 * pages))
     }
   }
 
@@ -34,7 +35,7 @@ struct RingTableTests {
     for pages in ringPages {
       let memory = try RingMemory(pages: pages)
       memory.region.fill(0x5A)
-      FrontRing<ABI64>.initialise(memory.region)
+      FrontRing.initialise(memory.region, ABI64.self)
       #expect(memory.bytes(0..<64) == image)
       #expect(memory.bytes(64..<pages * 4096).allSatisfy { $0 == 0 })
     }
@@ -63,7 +64,7 @@ struct RingTableTests {
       let memory = try RingMemory()
       memory.responseProducer = responses
       memory.requestProducer = consumer
-      var ring = try BackRing<ABI64>(attachingTo: memory.region)
+      var ring = try BackRing(attachingTo: memory.region, ABI64.self)
       #expect(ring.layout.slotCount == size)
       var slot = RequestSlot<ABI64>()
       while ring.requestConsumer.rawValue != consumer { ring.copyRequest(into: &slot) }
@@ -81,8 +82,8 @@ struct RingTableTests {
     for row in golden.freeRequests {
       let memory = try RingMemory()
       let start = RingIndex(rawValue: row[2])
-      FrontRing<ABI64>.initialise(memory.region, start: start)
-      var ring = FrontRing<ABI64>(attachingTo: memory.region, start: start)
+      FrontRing.initialise(memory.region, ABI64.self, start: start)
+      var ring = FrontRing(attachingTo: memory.region, ABI64.self, start: start)
       while ring.privateRequestProducer.rawValue != row[1] { ring.enqueueMarked(0) }
       #expect(ring.freeSlots == row[3], "\(row)")
       #expect(ring.isFull == (row[4] == 1), "\(row)")
@@ -94,8 +95,8 @@ struct RingTableTests {
     for row in golden.responseOverflow {
       let memory = try RingMemory()
       let start = RingIndex(rawValue: row[2])
-      FrontRing<ABI64>.initialise(memory.region, start: start)
-      var ring = FrontRing<ABI64>(attachingTo: memory.region, start: start)
+      FrontRing.initialise(memory.region, ABI64.self, start: start)
+      var ring = FrontRing(attachingTo: memory.region, ABI64.self, start: start)
       while !ring.isFull { ring.enqueueMarked(0) }
       _ = ring.publishRequests()
       memory.responseProducer = row[1]
@@ -113,7 +114,7 @@ struct RingTableTests {
       let memory = try RingMemory()
       memory.responseProducer = row[2]
       memory.requestProducer = row[1]
-      var ring = try BackRing<ABI64>(attachingTo: memory.region)
+      var ring = try BackRing(attachingTo: memory.region, ABI64.self)
       memory.requestProducer = row[0]
       memory.requestEvent = row[3]
       #expect(try ring.armAndRecheck() == (row[5] == 1), "\(row)")

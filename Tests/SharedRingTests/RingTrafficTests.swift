@@ -19,26 +19,26 @@ struct RingTrafficTests {
   }
 
   /// Three laps: the ring full of requests, then full of responses in another order, then empty.
-  func laps<ABI: BlkifABI>(_ abi: ABI.Type, pages: Int, start: UInt32) throws {
+  func laps<ABI: RingFormat>(_ abi: ABI.Type, pages: Int, start: UInt32) throws {
     let memory = try RingMemory(pages: pages)
     let index = RingIndex(rawValue: start)
-    FrontRing<ABI>.initialise(memory.region, start: index)
-    var front = FrontRing<ABI>(attachingTo: memory.region, start: index)
-    var back = try BackRing<ABI>(attachingTo: memory.region)
+    FrontRing.initialise(memory.region, ABI.self, start: index)
+    var front = FrontRing(attachingTo: memory.region, ABI.self, start: index)
+    var back = try BackRing(attachingTo: memory.region, ABI.self)
     var slot = RequestSlot<ABI>()
     var generator = SeededGenerator(seed: UInt64(start) + UInt64(pages))
     let count = Int(front.layout.slotCount)
     for lap in 0..<3 {
       #expect(try back.unconsumedRequests() == 0 && front.freeSlots == UInt32(count))
       let ids = (0..<count).map { UInt64(lap * count + $0) }
-      for id in ids { front.enqueueMarked(id) }
+      for id in ids { front.enqueueMarked(id, ABI.self) }
       #expect(front.isFull == true)
       #expect(try back.unconsumedRequests() == 0, "unpublished requests are not there")
       _ = front.publishRequests()
       #expect(try back.unconsumedRequests() == UInt32(count))
       for id in ids {
         back.copyRequest(into: &slot)
-        if !slot.isMarked(id) { Issue.record("\(ABI.protocolName), \(pages) pages, slot \(id) from \(start)") }
+        if !slot.isMarked(id) { Issue.record("\(ABI.name), \(pages) pages, slot \(id) from \(start)") }
       }
       #expect(try back.unconsumedRequests() == 0)
       let order = ids.shuffled(using: &generator)
@@ -59,11 +59,11 @@ struct RingTrafficTests {
     try placement(ABI32.self, pages: 4, crossing: [37, 75, 113])
   }
 
-  func placement<ABI: BlkifABI>(_ abi: ABI.Type, pages: Int, crossing: [Int]) throws {
+  func placement<ABI: RingFormat>(_ abi: ABI.Type, pages: Int, crossing: [Int]) throws {
     let memory = try RingMemory(pages: pages)
-    FrontRing<ABI>.initialise(memory.region)
-    var front = FrontRing<ABI>(attachingTo: memory.region)
-    while !front.isFull { front.enqueueMarked(UInt64(front.privateRequestProducer.rawValue)) }
+    FrontRing.initialise(memory.region, ABI.self)
+    var front = FrontRing(attachingTo: memory.region, ABI.self)
+    while !front.isFull { front.enqueueMarked(UInt64(front.privateRequestProducer.rawValue), ABI.self) }
     for index in 0..<Int(front.layout.slotCount) {
       let offset = 64 + index * ABI.slotSize
       #expect(memory.region.load(UInt64.self, at: offset + ABI.idOffset) == UInt64(index))
@@ -84,18 +84,18 @@ struct RingTrafficTests {
     try responseImages(ABIArm.self, "x86_64", golden)
   }
 
-  func responseImages<ABI: BlkifABI>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws {
+  func responseImages<ABI: RingFormat>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws {
     let samples: [(String, BlockResponse)] = [
       ("response_ok", BlockResponse(id: 0x1122_3344_5566_7788, operation: .read, status: .okay)),
       ("response_error", BlockResponse(id: 9, operation: .write, status: .error)),
       ("response_eopnotsupp", BlockResponse(id: 5, operation: .flushDiskCache, status: .unsupported)),
     ]
     let memory = try RingMemory()
-    FrontRing<ABI>.initialise(memory.region)
-    var front = FrontRing<ABI>(attachingTo: memory.region)
-    for _ in samples { front.enqueueMarked(1) }
+    FrontRing.initialise(memory.region, ABI.self)
+    var front = FrontRing(attachingTo: memory.region, ABI.self)
+    for _ in samples { front.enqueueMarked(1, ABI.self) }
     _ = front.publishRequests()
-    var back = try BackRing<ABI>(attachingTo: memory.region)
+    var back = try BackRing(attachingTo: memory.region, ABI.self)
     var slot = RequestSlot<ABI>()
     for _ in samples { back.copyRequest(into: &slot) }
     memory.region.fill(0xEE, at: 64, byteCount: 4096 - 64)
@@ -105,7 +105,7 @@ struct RingTrafficTests {
       let start = 64 + index * ABI.slotSize
       let image = try #require(golden.image(name, sample.0))
       #expect(image.count == ABI.responseSize)
-      #expect(memory.bytes(start..<start + image.count) == image, "\(sample.0) of \(ABI.protocolName)")
+      #expect(memory.bytes(start..<start + image.count) == image, "\(sample.0) of \(ABI.name)")
       #expect(memory.bytes(start + image.count..<start + ABI.slotSize).allSatisfy { $0 == 0xEE })
       #expect(front.takeResponse() == sample.1)
     }
@@ -116,16 +116,16 @@ struct RingTrafficTests {
     for start in ringStarts {
       let memory = try RingMemory()
       let index = RingIndex(rawValue: start)
-      FrontRing<ABI64>.initialise(memory.region, start: index)
-      var front = FrontRing<ABI64>(attachingTo: memory.region, start: index)
+      FrontRing.initialise(memory.region, ABI64.self, start: index)
+      var front = FrontRing(attachingTo: memory.region, ABI64.self, start: index)
       for id in 0..<10 { front.enqueueMarked(UInt64(id)) }
       _ = front.publishRequests()
-      var first = try BackRing<ABI64>(attachingTo: memory.region)
+      var first = try BackRing(attachingTo: memory.region, ABI64.self)
       var slot = RequestSlot<ABI64>()
       for _ in 0..<7 { first.copyRequest(into: &slot) }
       for id in 0..<4 { first.enqueue(BlockResponse(id: UInt64(id), operation: .write, status: .okay)) }
       _ = first.publishResponses()
-      var second = try BackRing<ABI64>(attachingTo: memory.region)
+      var second = try BackRing(attachingTo: memory.region, ABI64.self)
       #expect(try second.unconsumedRequests() == 6, "what the first took and did not answer is there again")
       second.copyRequest(into: &slot)
       #expect(slot.isMarked(4) == true)
@@ -136,7 +136,7 @@ struct RingTrafficTests {
   func capturedRings() throws {
     let memory = try RingMemory()
     memory.set(try CapturedRing.write128kPending.bytes())
-    var back = try BackRing<ABI64>(attachingTo: memory.region)
+    var back = try BackRing(attachingTo: memory.region, ABI64.self)
     var slot = RequestSlot<ABI64>()
     #expect(try back.unconsumedRequests() == 1)
     back.copyRequest(into: &slot)
@@ -148,7 +148,7 @@ struct RingTrafficTests {
       #expect(Segment(bits: bits).isValid && Segment(bits: bits).sectorCount == 8)
     }
     memory.set(try CapturedRing.discardPending.bytes())
-    back = try BackRing<ABI64>(attachingTo: memory.region)
+    back = try BackRing(attachingTo: memory.region, ABI64.self)
     #expect(try back.unconsumedRequests() == 1)
     back.copyRequest(into: &slot)
     #expect(slot.operation == .discard && slot.discardCount == 128 && slot.sector == 16384)
@@ -160,7 +160,7 @@ struct RingTrafficTests {
   func answers(_ capture: CapturedRing, _ slots: Range<UInt32>, _ operation: BlockOperation) throws {
     let memory = try RingMemory()
     let start = RingIndex(rawValue: slots.lowerBound)
-    var front = FrontRing<ABI64>(attachingTo: memory.region, start: start)
+    var front = FrontRing(attachingTo: memory.region, ABI64.self, start: start)
     for id in slots { front.enqueueMarked(UInt64(id)) }
     _ = front.publishRequests()
     memory.set(try capture.bytes())

@@ -14,13 +14,13 @@ struct TwoThreadTests {
   func noLostWakeUp(start: UInt32) throws {
     let memory = try RingMemory()
     let index = RingIndex(rawValue: start)
-    FrontRing<ABI64>.initialise(memory.region, start: index)
+    FrontRing.initialise(memory.region, ABI64.self, start: index)
     let total = start == 0xFFFF_FFFE ? 100_000 : 20_000
     let toBack = try Doorbell()
     let toFront = try Doorbell()
     let complaint = Complaint()
     let back = PeerThread { serve(memory, total: total, doorbell: toBack, peer: toFront, complaint: complaint) }
-    var front = FrontRing<ABI64>(attachingTo: memory.region, start: index)
+    var front = FrontRing(attachingTo: memory.region, ABI64.self, start: index)
     var asked = 0
     var answered = 0
     while answered < total {
@@ -54,7 +54,7 @@ struct TwoThreadTests {
     _ memory: RingMemory, total: Int, doorbell: Doorbell, peer: Doorbell, complaint: Complaint
   ) {
     do {
-      var ring = try BackRing<ABI64>(attachingTo: memory.region)
+      var ring = try BackRing(attachingTo: memory.region, ABI64.self)
       var slot = RequestSlot<ABI64>()
       var served = 0
       while served < total {

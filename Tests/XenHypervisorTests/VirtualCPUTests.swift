@@ -39,6 +39,44 @@ struct VirtualCPUTests {
     #expect((0..<4096).allSatisfy { info.load(UInt8.self, at: $0) == 0 })
   }
 
+  @Test("a domain may have 256 virtual CPUs, each told of its own ports", arguments: [EventInterface.twoLevel, .fifo])
+  func manyCPUs(interface: EventInterface) throws {
+    let machine = try Machine(pages: 1024, virtualCPUs: 256, interface: interface)
+    let cpus = [0, 31, 32, 33, 63, 64, 254, 255]
+    let (there, here) = try channels(machine, cpus.count)
+    for (port, cpu) in zip(there, cpus) { try machine.guest.eventChannels.bind(port, to: cpu) }
+    for cpu in cpus { _ = take(machine.guest, cpu) }
+    for (index, cpu) in cpus.enumerated() {
+      machine.control.eventChannels.notify(here[index])
+      #expect(cpus.filter { machine.guest.virtualCPUs[$0].hasPendingUpcall } == [cpu])
+      #expect(take(machine.guest, cpu) == [there[index].rawValue])
+    }
+    let info = machine.guest.eventChannels.sharedInfo
+    #expect((2048..<4096).allSatisfy { info.load(UInt8.self, at: $0) == 0 }, "no CPU's words stand in another's place")
+  }
+
+  @Test("a CPU that is down has no descriptor until it is brought up, and then is woken like any other")
+  func bringUp() throws {
+    let hypervisor = try Hypervisor()
+    let domain = try hypervisor.createDomain(
+      DomainID(rawValue: 3), memoryByteCount: 4096, virtualCPUCount: 40, onlineCount: 1)
+    #expect(domain.virtualCPUs[0].wakeDescriptor >= 0)
+    #expect(domain.virtualCPUs[39].wakeDescriptor == -1)
+    try domain.virtualCPUs[39].bringUp()
+    let descriptor = domain.virtualCPUs[39].wakeDescriptor
+    try domain.virtualCPUs[39].bringUp()
+    #expect(descriptor >= 0 && domain.virtualCPUs[39].wakeDescriptor == descriptor)
+    let port = try domain.eventChannels.bindInterprocessor(to: 39)
+    #expect(domain.virtualCPUs[39].prepareToSleep() || take(domain, 39).isEmpty)
+    _ = domain.virtualCPUs[39].prepareToSleep()
+    domain.eventChannels.notify(port)
+    #expect(domain.virtualCPUs[39].sleep(atMostMilliseconds: 60_000))
+    #expect(take(domain, 39) == [port.rawValue])
+    #expect(throws: HypervisorError.badVirtualCPUCount(4)) {
+      try hypervisor.createDomain(DomainID(rawValue: 4), memoryByteCount: 4096, virtualCPUCount: 4, onlineCount: 5)
+    }
+  }
+
   @Test("signals before the event is taken are one event", arguments: [EventInterface.twoLevel, .fifo])
   func merging(interface: EventInterface) throws {
     let machine = try Machine(interface: interface)

@@ -78,6 +78,8 @@ public struct GoldenVectors: Decodable, Sendable {
   public let checksums: [[String]]
   /// Protection tuples of one sector.
   public let tuples: [Tuple]
+  /// Offset and size of each field of each form of the proposed 32-byte request.
+  public let slim32: [String: [String: [Int]]]
   /// Device numbers by name.
   public let devices: [String: UInt32]
   /// Texts that name no device.

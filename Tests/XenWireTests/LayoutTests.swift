@@ -17,7 +17,7 @@ struct LayoutTests {
     try check(ABIArm.self, "x86_64")
   }
 
-  func check<ABI: BlkifABI>(_ abi: ABI.Type, _ name: String) throws {
+  func check<ABI: RingFormat>(_ abi: ABI.Type, _ name: String) throws {
     let layouts = try #require(golden.layouts[name])
     func at(_ structure: String, _ field: String) throws -> Int {
       try #require(layouts[structure]?.fields[field]?.first)
@@ -75,7 +75,7 @@ struct LayoutTests {
     #expect(BlockLimits.discardSecureFlag == golden.discardSecure)
     #expect(Set(BlockProtocol.allCases.map(\.rawValue)) == Set(golden.protocols))
     for kind in BlockProtocol.allCases { #expect(kind.slotSize == (kind == .x86_32 ? 108 : 112)) }
-    #expect([ABI64.protocolName, ABI32.protocolName, ABIArm.protocolName] == ["x86_64-abi", "x86_32-abi", "arm-abi"])
+    #expect([ABI64.name, ABI32.name, ABIArm.name] == ["x86_64-abi", "x86_32-abi", "arm-abi"])
   }
 
   @Test("descriptor pages are counted by 512 segments")

@@ -18,11 +18,11 @@ struct RequestImageTests {
   }
 
   protocol Checker {
-    func run<ABI: BlkifABI>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws
+    func run<ABI: RingFormat>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws
   }
 
   struct Encoding: Checker {
-    func run<ABI: BlkifABI>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws {
+    func run<ABI: RingFormat>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws {
       var slot = RequestSlot<ABI>()
       var count = slot.encodeDirect(
         .read, segmentCount: 2, handle: 0xCA00, id: 0x1122_3344_5566_7788, sector: 0x0102_0304_0506_0708)
@@ -59,7 +59,7 @@ struct RequestImageTests {
   }
 
   struct Decoding: Checker {
-    func run<ABI: BlkifABI>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws {
+    func run<ABI: RingFormat>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws {
       let read = try SlotBytes.filled(abi, try #require(golden.image(name, "read_request")))
       #expect(read.operation == .read && read.directSegmentCount == 2 && read.directHandle == 0xCA00)
       #expect(read.id == 0x1122_3344_5566_7788 && read.sector == 0x0102_0304_0506_0708)
@@ -87,13 +87,13 @@ struct RequestImageTests {
   }
 
   struct Reuse: Checker {
-    func run<ABI: BlkifABI>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws {
+    func run<ABI: RingFormat>(_ abi: ABI.Type, _ name: String, _ golden: GoldenVectors) throws {
       var slot = try SlotBytes.filled(abi, Array(repeating: 0xA5, count: ABI.slotSize))
       let count = slot.encodeIndirect(.read, segmentCount: 513, handle: 1, id: 2, sector: 3)
       slot.setIndirectReference(GrantReference(rawValue: 77), at: 0)
       slot.setIndirectReference(GrantReference(rawValue: 78), at: 1)
       let bytes = try SlotBytes.spilled(slot, count: count)
-      #expect(!bytes.contains(0xA5), "old bytes shine through in \(ABI.protocolName)")
+      #expect(!bytes.contains(0xA5), "old bytes shine through in \(ABI.name)")
       let again = try SlotBytes.filled(abi, bytes)
       #expect((0..<8).map { again.indirectReference($0).rawValue } == [77, 78, 0, 0, 0, 0, 0, 0])
 

@@ -6,7 +6,8 @@ import XenWire
 /// Slots as bytes: what goes into a ring, and what comes out of one.
 enum SlotBytes {
   /// The first `count` bytes as they are copied into a ring.
-  static func spilled<ABI: BlkifABI>(_ slot: borrowing RequestSlot<ABI>, count: Int = ABI.slotSize) throws -> [UInt8] {
+  static func spilled<ABI: RingFormat>(_ slot: borrowing RequestSlot<ABI>, count: Int = ABI.slotSize) throws -> [UInt8]
+  {
     let memory = try MappedMemory(anonymousByteCount: PageGeometry.pageSize)
     memory.region.fill(0xEE)
     // SAFETY: a page is longer than a slot.
@@ -17,7 +18,7 @@ enum SlotBytes {
   }
 
   /// A slot that was copied out of a ring with these bytes; what is missing counts as 0xEE.
-  static func filled<ABI: BlkifABI>(_ abi: ABI.Type, _ bytes: [UInt8]) throws -> RequestSlot<ABI> {
+  static func filled<ABI: RingFormat>(_ abi: ABI.Type, _ bytes: [UInt8]) throws -> RequestSlot<ABI> {
     let memory = try MappedMemory(anonymousByteCount: PageGeometry.pageSize)
     memory.region.fill(0xEE)
     // SAFETY: the array outlives the call.

@@ -115,6 +115,13 @@ struct pv_peer_credentials {
 /// SO_PEERCRED: 0, or -1 with errno.
 int pv_get_peer_credentials(int fd, struct pv_peer_credentials *credentials);
 
+/// Whether this CPU multiplies without carries (x86 PCLMULQDQ).
+bool pv_has_carryless_multiply(void);
+/// Shortens a message to 16 bytes of the same CRC-16/T10-DIF, by carry-less multiplications: folds the whole 64-byte blocks
+/// of `count` bytes, on top of a CRC that went before, into `rest`, and returns how many bytes that were (0: too few, and
+/// `rest` is untouched). Only where pv_has_carryless_multiply.
+size_t pv_crc16_fold(uint16_t seed, const void *message, size_t count, uint8_t rest[16]);
+
 extern const int pv_mfd_cloexec;
 extern const int pv_rwf_nowait;
 extern const int pv_rwf_dsync;

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+
+/// The wire forms that were proposed, and the one that everybody speaks.
+public enum RingVariant: String, Sendable, CaseIterable {
+  /// What Linux speaks.
+  case classic
+  /// As many segments in the slot as both ends agreed.
+  case wide
+  /// Segments in a ring of their own.
+  case segmentRing = "segment-ring"
+  /// 64 bytes a slot.
+  case slim64
+  /// 32 bytes a slot.
+  case slim32
+}
+
+/// Where the index words of split rings are.
+public enum IndexPlacement: String, Sendable, CaseIterable {
+  /// Each end's words on a line of their own.
+  case apart
+  /// All in the first line of the page, as the thread's text can be read.
+  case together
+}
+
+/// What both ends of a queue agreed on about the form of its rings; one value for all queues of a disk.
+public struct RingPlan: Equatable, Sendable {
+  /// The ABI.
+  public var blockProtocol = BlockProtocol.x86_64
+  /// The form of the slots.
+  public var variant = RingVariant.classic
+  /// Pages of the ring, or of the request ring.
+  public var ringPages = 1
+  /// Whether responses have a ring of their own.
+  public var isSplit = false
+  /// Pages of the response ring of split rings; nil: the fewest in which every request has its response.
+  public var responseRingPages: Int?
+  /// Where split rings have their index words.
+  public var indexPlacement = IndexPlacement.apart
+  /// Whether every slot that fits is used, not a power of two of them.
+  public var usesWholePage = false
+  /// What header and slots are rounded up to: 64 or 128, or 0 for nothing.
+  public var alignment = 0
+  /// `wide`: segments of a request, 11 to 256.
+  public var segmentsPerRequest = BlockLimits.directSegments
+  /// `segment-ring`: bytes in an entry, 6 or 8.
+  public var segmentEntrySize = BlockLimits.segmentSize
+  /// `segment-ring`: pages of the ring of segments.
+  public var segmentRingPages = 1
+
+  /// The classic protocol of 64 bits, one page.
+  public init() {}
+
+  /// The classic protocol.
+  public init(_ blockProtocol: BlockProtocol, ringPages: Int = 1) {
+    self.blockProtocol = blockProtocol
+    self.ringPages = ringPages
+  }
+
+  /// The form of the slots, as code is specialised for it.
+  public var format: SlotFormat {
+    let is32 = blockProtocol == .x86_32
+    switch variant {
+    case .classic: return is32 ? .classic32 : .classic64
+    case .wide: return is32 ? .wide32 : .wide64
+    case .segmentRing: return is32 ? .segmentRing32 : .segmentRing64
+    case .slim64: return is32 ? .slim64On32 : .slim64
+    case .slim32: return .slim32
+    }
+  }
+
+  /// Bytes in a request's slot before alignment.
+  public var slotSize: Int {
+    let numbers = format.numbers
+    return variant == .wide ? numbers.segmentsOffset + segmentsPerRequest * numbers.segmentStride : numbers.slotSize
+  }
+
+  /// What cannot be in this plan, as the object of "the rings would have ..."; nil when all of it can.
+  public var complaint: String? {
+    let line = max(BlockLimits.ringHeaderSize, alignment)
+    let header = isSplit && indexPlacement == .apart ? 2 * line : line
+    let stride = RingGeometry.round(slotSize, up: alignment)
+    if header + stride > ringPages * RingGeometry.pageSize {
+      return "no room for a slot of \(stride) bytes in \(ringPages) ring pages"
+    }
+    if isSplit, indexPlacement == .together, alignment > 0 {
+      return "index words together on one line and aligned to \(alignment) at the same time"
+    }
+    return nil
+  }
+
+  /// Segments that a request can carry in its own slot.
+  public var directSegments: Int { variant == .wide ? segmentsPerRequest : format.numbers.directSegments }
+
+  /// Segments of the largest request when `offered` are offered beyond the slot's own: in descriptor pages, or in the ring
+  /// of segments.
+  public func segmentLimit(offered: Int) -> Int {
+    let most =
+      variant == .segmentRing ? Int(RingGeometry(self).segmentCount) : format.numbers.indirectSegments
+    return max(directSegments, min(offered, most))
+  }
+
+  /// Descriptor pages that one request of `segments` needs.
+  public func descriptorPages(for segments: Int) -> Int {
+    let numbers = format.numbers
+    guard numbers.indirectSegments > 0, segments > directSegments else { return 0 }
+    return (segments + numbers.descriptorsPerPage - 1) / numbers.descriptorsPerPage
+  }
+}
