@@ -24,7 +24,8 @@ extension AttachedDisk {
           front: front, parts: parts, frontCPU: machine.guest.virtualCPUs[cpus[index]],
           backCPU: machine.control.virtualCPUs[cpus[index]], mailbox: mailbox,
           wakeSet: try WakeSet([mailbox.descriptor, second]),
-          spin: AdaptiveSpin(most: configuration.spinNanoseconds), onEnd: { [self] in queueEnded(index) })
+          spin: AdaptiveSpin(most: configuration.spinNanoseconds),
+          notify: (configuration.frontNotify, configuration.backNotify), onEnd: { [self] in queueEnded(index) })
       } catch {
         parts.stopBack?()
         frontend.platform.close(parts.connection.port)
@@ -52,7 +53,9 @@ extension AttachedDisk {
     guard configuration.placement == .threads else {
       return QueueParts(connection: connection, back: back, imageDescriptor: imageDescriptor, stopBack: nil)
     }
-    let thread = BackThread(queue: back, cpu: backCPU, spinNanoseconds: configuration.spinNanoseconds)
+    let thread = BackThread(
+      queue: back, cpu: backCPU, spinNanoseconds: configuration.spinNanoseconds,
+      isPolling: configuration.backNotify == .poll)
     control.withLock { $0.threads[index] = thread }
     thread.start(name: "pvdisk-back\(index)")
     return QueueParts(connection: connection, back: nil, imageDescriptor: -1, stopBack: { thread.stop() })
@@ -120,7 +123,8 @@ extension AttachedDisk {
     let abilities = backend.abilities(for: self.image.geometry, isPersistent: negotiation.isPersistent)
     let connection = BackConnection(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,
-      port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities)
+      port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities,
+      policy: backend.knobs.notify)
     return BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)

@@ -163,6 +163,9 @@ public final class MountedDisk: Sendable {
   /// The disk's size and abilities.
   public var geometry: BlockGeometry { export.geometry }
 
+  /// What the two ends agreed on.
+  public var agreement: RingAgreement { export.agreement }
+
   /// What both ends and the file have done so far.
   public var statistics: DiskStatistics { export.statistics }
 }

@@ -10,6 +10,7 @@ protocol RunningExport: Sendable {
   var filePath: String { get }
   var geometry: BlockGeometry { get }
   var statistics: DiskStatistics { get }
+  var agreement: RingAgreement { get }
   var phase: DiskPhase { get }
   func requestStop(_ urgency: StopUrgency)
   func waitUntilUnmounted() -> FuseOutcome
@@ -71,6 +72,7 @@ struct StackExport<Image: BlockDevice>: RunningExport {
   var filePath: String { mount.filePath }
   var geometry: BlockGeometry { disk.geometry }
   var statistics: DiskStatistics { DiskStatistics(disk: disk, fuse: mount.statistics) }
+  var agreement: RingAgreement { disk.agreement }
   var phase: DiskPhase { disk.phase }
   func requestStop(_ urgency: StopUrgency) { mount.requestStop(urgency) }
   func waitUntilUnmounted() -> FuseOutcome { mount.waitUntilUnmounted() }

@@ -158,7 +158,7 @@ final class HostedDisks: Sendable {
     return disk
   }
 
-  /// The first of xvda, xvdb ... that no disk here has.
+  /// The first name from xvda on that no disk here has.
   private var freeName: String {
     let used = Set(disks.map(\.plan.disk.device))
     let names = "abcdefghijklmnopqrstuvwxyz".map { "xvd\($0)" }
