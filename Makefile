@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring bench-store hostile build release check format install uninstall clean
+.PHONY: run test bench bench-ring bench-store fuzz-store hostile build release check format install uninstall clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -45,6 +45,10 @@ bench-ring: ## the stack in process, without FUSE
 bench-store: ## the XenStore through its socket beside a bare echo, and in process
 	@$(SWIFT) build -c release --product store-benchmark
 	@.build/release/store-benchmark $(BENCH)
+
+fuzz-store: ## hostile messages against the XenStore, in a release build: FUZZ=100000000 as many as one likes
+	@$(SWIFT) build -c release --product store-fuzz
+	@.build/release/store-fuzz $(or $(FUZZ),100000000)
 
 hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@.ci/setup test

@@ -85,7 +85,7 @@ let package = Package(
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .target(
       name: "PVTestSupport",
-      dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
+      dependencies: ["BlockIO", "GuestMemory", "XenWire", "XenStore", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
     .target(
       name: "XenRecords", path: "Tests/XenRecords", resources: [.copy("Resources")], swiftSettings: checked),
@@ -116,11 +116,14 @@ let package = Package(
     .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
+    .executableTarget(
+      name: "store-fuzz", dependencies: ["PVTestSupport", "XenStore", "XenWire", "CLinux"],
+      path: "Tests/Fuzz/StoreFuzz", swiftSettings: checked),
     tests(
       "PVMachineTests",
       imports: [
         "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
-        "XenWire",
+        "SharedRing", "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),

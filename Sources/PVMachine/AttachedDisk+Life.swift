@@ -167,7 +167,11 @@ extension AttachedDisk {
       for _ in stride(from: place + rings, to: indices.count, by: rings) { door.join() }
       doors[indices[place]] = door
     }
-    control.withLock { $0.doors = doors }
+    // A queue may have ended since its mailbox was looked up: nobody would answer behind its door.
+    let lost = control.withLock { state in
+      state.doors = doors.filter { state.mailboxes[$0.key] != nil }
+      return doors.keys.filter { state.mailboxes[$0] == nil }
+    }
     for (place, index) in indices.enumerated() {
       guard let mailbox = mailboxes[index] else { continue }
       let door = rings > 0 ? doors[indices[place % rings]] : nil
@@ -177,6 +181,7 @@ extension AttachedDisk {
         mailbox.post { queue in queue.travel(through: door) }
       }
     }
+    for index in lost where doors[index]?.shut() == true { replaceBackend(with: backend.knobs) }
   }
 
   private func reconnect(_ queue: inout Queue, index: Int, link: Int, detour: Detour?) {

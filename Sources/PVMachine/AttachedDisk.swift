@@ -69,7 +69,7 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
     self.configuration = configuration
     self.definition = definition
     self.cpus = cpus
-    let guest = machine.store.connect(as: machine.guest.id)
+    let guest = machine.connectGuest()
     frontend = FrontendDevice(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.guest),
       folder: DeviceFolder(store: guest, path: definition.frontendPath), knobs: configuration.frontendKnobs,
@@ -138,7 +138,7 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
   }
 
   /// From now on an end's store events are handled on the machine's control thread.
-  func listen(to store: StoreConnection) {
+  func listen(to store: any StoreHandle) {
     let loop = machine.loop
     store.onEvents { [weak self] in
       loop.enqueue { [weak self] in self?.handleEvents() }

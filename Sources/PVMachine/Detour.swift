@@ -130,7 +130,7 @@ extension StackQueue where Image: ~Copyable {
       let mailbox = mailbox
       while let (number, request) = front.takeElsewhere() {
         let visit = Detour.Visit(request: request) { code in
-          mailbox.post { $0.endVisit(number, code) }
+          mailbox.post { $0.endVisit(number, code, through: detour) }
         }
         detour.enter(visit)
       }
@@ -138,11 +138,11 @@ extension StackQueue where Image: ~Copyable {
     if let visitors { admit(visitors) }
   }
 
-  /// One of this queue's I/Os came back.
-  private mutating func endVisit(_ number: Int, _ code: CInt?) {
+  /// One of this queue's I/Os came back; one that nobody carried goes another way, or waits for a connection.
+  private mutating func endVisit(_ number: Int, _ code: CInt?, through door: Detour) {
     if let code { return front.endElsewhere(number, errorCode: code) }
     front.returnFromElsewhere(number)
-    leaveDetour()
+    if detour === door { leaveDetour() }
   }
 
   /// Holds its I/O until there is a connection.

@@ -36,11 +36,6 @@ public final class StoreConnection: Sendable {
 
   // MARK: Nodes
 
-  /// A node's value as text; bytes that are not UTF-8 are replaced.
-  public func read(_ path: some StorePathName, in transaction: TransactionID? = nil) throws(StoreError) -> String {
-    String(decoding: try readBytes(path, in: transaction), as: UTF8.self)
-  }
-
   /// A node's value.
   public func readBytes(_ path: some StorePathName, in transaction: TransactionID? = nil) throws(StoreError) -> [UInt8]
   {
@@ -63,13 +58,6 @@ public final class StoreConnection: Sendable {
     try attempt(in: transaction) { (state, caller) throws(StoreError) in
       try state.read(try state.resolve(path, caller), caller).children.inOrder
     }
-  }
-
-  /// Sets a node's value to text; the node and missing ancestors are created.
-  public func write(
-    _ path: some StorePathName, _ value: String, in transaction: TransactionID? = nil
-  ) throws(StoreError) {
-    try write(path, bytes: Array(value.utf8), in: transaction)
   }
 
   /// Sets a node's value; the node and missing ancestors are created.
@@ -130,38 +118,6 @@ public final class StoreConnection: Sendable {
     try attempt(in: transaction) { (state, caller) throws(StoreError) in
       try state.endTransaction(caller, commit: commit)
     }
-  }
-
-  /// Runs `body` in a transaction and commits it, again and again while the answer is `EAGAIN`.
-  ///
-  /// When `body` throws anything but `EAGAIN` the transaction is aborted and the error passed on.
-  /// - Parameter attempts: How often to try before `EAGAIN` is passed on.
-  public func transaction<R>(
-    attempts: Int = 1000, _ body: (TransactionID) throws(StoreError) -> R
-  ) throws(StoreError) -> R {
-    for _ in 1..<max(attempts, 2) {
-      do {
-        return try runTransaction(body)
-      } catch .again {
-        continue
-      } catch {
-        throw error
-      }
-    }
-    return try runTransaction(body)
-  }
-
-  private func runTransaction<R>(_ body: (TransactionID) throws(StoreError) -> R) throws(StoreError) -> R {
-    let transaction = try startTransaction()
-    let result: R
-    do {
-      result = try body(transaction)
-    } catch {
-      try? endTransaction(transaction, commit: false)
-      throw error
-    }
-    try endTransaction(transaction, commit: true)
-    return result
   }
 
   // MARK: Watches

@@ -63,7 +63,7 @@ public final class StoreServer: Sendable {
       StoreStatistics(
         nodes: state.tree.count, connections: state.connections.count, watches: state.watches.records.count,
         transactions: state.transactionCount,
-        waitingEvents: state.connections.values.reduce(0) { $0 + $1.events.count },
+        waitingEvents: state.waitingEvents,
         accountedBytes: state.domains.values.reduce(0) { $0 + $1[.memory] })
     }
   }

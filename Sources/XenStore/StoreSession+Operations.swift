@@ -12,7 +12,7 @@ extension StoreSession {
     guard Self.isKnown(header.type) else { throw .notImplemented }
     guard isPrivileged || !Self.isPrivileged(header.type) else { throw .access }
     let number = header.type == .watch || header.type == .unwatch ? 0 : header.transactionID
-    let caller = try state.caller(id, in: number == 0 ? nil : TransactionID(rawValue: number))
+    let caller = try caller(in: number, &state)
     switch header.type {
     case .control: return try control(arguments, &state)
     case .introduce, .release, .resume, .setTarget, .isDomainIntroduced, .getDomainPath:

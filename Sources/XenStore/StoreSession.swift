@@ -30,6 +30,8 @@ public final class StoreSession {
 
   let server: StoreServer
   let id: ConnectionID
+  /// The client as a caller outside of transactions, without a target's rights.
+  private let identity: StoreCaller
   let trace: StoreTrace?
   private var isClosed = false
   private var input = ByteQueue()
@@ -58,6 +60,8 @@ public final class StoreSession {
       state.connections[id]?.eventLimit = Self.eventLimit
       return id
     }
+    identity = StoreCaller(
+      connection: id, domain: domain, isPrivileged: isPrivileged, home: .home(of: domain))
     trace?.create("connection", id.number)
   }
 
@@ -130,10 +134,16 @@ public final class StoreSession {
       if isWatch { takeEvents(&state, limit: .max) }
       account(&state, output.count - before)
       if request != 0 { unsettled.append((sentByteCount + output.count, request)) }
-      if state.connections[id] == nil { failure = .communication }
+      if !state.isOpen(id) { failure = .communication }
       return true
     }
     return isServed
+  }
+
+  /// The client as the caller of a request.
+  func caller(in number: UInt32, _ state: inout StoreState) throws(StoreError) -> StoreCaller {
+    if number == 0, isPrivileged, state.isOpen(id) { return identity }
+    return try state.caller(id, in: number == 0 ? nil : TransactionID(rawValue: number))
   }
 
   // MARK: Bytes out
@@ -264,7 +274,7 @@ public final class StoreSession {
 
   private func account(_ state: inout StoreState, _ bytes: Int) {
     // Without its connection the domain that ran up the bytes is gone: a later one under its number owes nothing.
-    guard !isPrivileged, bytes != 0, state.connections[id] != nil else { return }
+    guard !isPrivileged, bytes != 0, state.isOpen(id) else { return }
     state.domains[domain]?.add(.memory, bytes)
     if bytes < 0 { state.wakeStalled(domain) }
   }

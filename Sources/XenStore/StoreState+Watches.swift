@@ -184,6 +184,7 @@ extension StoreState {
       if let handler { wake(handler) }
     case .queued(let handler):
       if let handler { wake(handler) }
+      waitingEvents += 1
       domains[identity.domain]?.add(.memory, bytes)
       requests.hold(cause)
     }
@@ -191,9 +192,10 @@ extension StoreState {
 
   /// Takes the oldest event of a connection.
   mutating func nextEvent(_ connection: ConnectionID) -> WatchEvent? {
-    guard let domain = connections[connection]?.domain, let entry = connections[connection]?.events.popFirst() else {
-      return nil
-    }
+    guard waitingEvents > 0, let entry = connections[connection]?.events.popFirst(),
+      let domain = connections[connection]?.domain
+    else { return nil }
+    waitingEvents -= 1
     domains[domain]?.add(.memory, -entry.event.messageByteCount)
     settle(entry.cause)
     return entry.event

@@ -48,6 +48,8 @@ struct StoreState: Sendable {
   var generation: UInt64 = 0
   var domains: [DomainID: DomainRecord] = [:]
   var connections: [ConnectionID: ConnectionRecord] = [:]
+  /// The events that wait at all connections together.
+  var waitingEvents = 0
   var watches = WatchIndex()
   /// The nodes whose permissions name a domain other than the control domain.
   var mentions: [DomainID: Set<StorePath>] = [:]
@@ -138,9 +140,12 @@ struct StoreState: Sendable {
     return caller
   }
 
+  /// Whether a connection has not been closed, by itself or because its domain was released.
+  func isOpen(_ id: ConnectionID) -> Bool { connections.index(forKey: id) != nil }
+
   /// Makes sure that there is a record of a domain.
   mutating func ensureDomain(_ domain: DomainID) {
-    if domains[domain] == nil { domains[domain] = DomainRecord(generation: generation, quotas: quotas) }
+    if domains.index(forKey: domain) == nil { domains[domain] = DomainRecord(generation: generation, quotas: quotas) }
   }
 
   /// Notes that a connection's event queue is no longer empty.

@@ -62,6 +62,12 @@ struct DiskOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Serve the machine's XenStore on this Unix socket, for stock clients.", valueName: "path"))
   var xenstoreSocket: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "How the guest's driver reaches the store: direct (function calls) or ring (a guest's ring page).",
+      valueName: "how"))
+  var guestStore = GuestStoreTransport.direct
+
   @Flag(name: [.short, .long], help: "Show the conversation in the store as it happens.")
   var verbose = false
 
@@ -105,6 +111,7 @@ struct DiskOptions: ParsableArguments {
     plan.disk.physicalSectorSize = physicalSectorSize
     plan.disk.placement = placement
     plan.machine.mapping = mapping == .remap ? .remap : .alias
+    plan.machine.guestStore = guestStore
     plan.fuse.fileName = vdev
     plan.fuse.fileSystemName = "pvdisk:\(image)"
     plan.fuse.isReadOnly = isReadOnly
@@ -118,3 +125,4 @@ struct DiskOptions: ParsableArguments {
 }
 
 extension Placement: ExpressibleByArgument {}
+extension GuestStoreTransport: ExpressibleByArgument {}
