@@ -32,7 +32,10 @@ extension Machine {
       }
       let disk = try AttachedDisk<Image>(
         machine: self, image: image, configuration: configuration, definition: definition, cpus: cpus)
-      try disk.connect()
+      do throws(MachineError) { try disk.connect() } catch {
+        disk.giveUp()
+        throw error
+      }
       return disk
     } catch {
       try? definition.remove(from: toolstack)
@@ -60,5 +63,12 @@ extension AttachedDisk {
       machine.giveBackCPUs(cpus)
       return stuck
     }
+  }
+
+  /// Lets go of what a handshake had come to that led nowhere.
+  func giveUp() {
+    releaseUnusedLinks()
+    frontend.finishClosing()
+    backend.finishClosing()
   }
 }
