@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring bench-store fuzz-store hostile reliability verify-models build release check format install uninstall clean
+.PHONY: matrix run test bench bench-ring bench-store fuzz-store hostile reliability verify-models build release check format install uninstall clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -49,6 +49,10 @@ bench-store: ## the XenStore through its socket beside a bare echo, and in proce
 fuzz-store: ## hostile messages against the XenStore, in a release build: FUZZ=100000000 as many as one likes
 	@$(SWIFT) build -c release --product store-fuzz
 	@.build/release/store-fuzz $(or $(FUZZ),100000000)
+
+matrix: ## every way in which two ends can be connected, and 10 000 connections, in a release build
+	@.ci/setup test
+	@PVDISK_MATRIX=1 $(SWIFT) test -c release --filter 'MatrixTests|CycleTests'
 
 hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@.ci/setup test

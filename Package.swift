@@ -77,8 +77,8 @@ let package = Package(
     .executableTarget(
       name: "pvdisk",
       dependencies: [
-        "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenBus", "SharedRing",
-        "XenHypervisor", "XenWire", "CLinux",
+        "PVMachine", "Figures", "Lab", "BlockBack", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenBus",
+        "SharedRing", "XenHypervisor", "XenWire", "CLinux",
         arguments,
         logging,
       ],

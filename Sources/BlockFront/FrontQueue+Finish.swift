@@ -111,12 +111,6 @@ extension FrontQueue {
     guard !isBroken else { return }
     isBroken = true
     counters.add(1, to: FrontCounter.bad_responses.rawValue)
-    while table.nextToIssue != nil { table.dropFromIssueQueue() }
-    for io in 0..<table.capacity {
-      if unsafe table.ios[io].isActive {
-        unsafe table.ios[io].errorCode = FrontQueueErrno.ioError
-        table.finish(io)
-      }
-    }
+    endAll(with: FrontQueueErrno.ioError)
   }
 }

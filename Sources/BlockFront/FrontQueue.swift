@@ -18,24 +18,24 @@ public import XenWire
 /// A backend that breaks the rules disables the queue: every I/O in hand and every later one ends with `EIO`.
 public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline let platform: Platform
-  @usableFromInline let peer: DomainID
+  @usableFromInline var peer: DomainID
   /// The local port; its peer is the backend's.
-  public let port: EventPort
-  @usableFromInline let ringPages: GuestPages
-  @usableFromInline let handle: UInt16
+  public internal(set) var port: EventPort
+  @usableFromInline var ringPages: GuestPages
+  @usableFromInline var handle: UInt16
   @usableFromInline var abilities: FrontAbilities
-  @usableFromInline let format: SlotFormat
+  @usableFromInline var format: SlotFormat
   /// Descriptor pages that belong to each slot.
-  @usableFromInline let descriptorPagesPerSlot: Int
+  @usableFromInline var descriptorPagesPerSlot: Int
   @usableFromInline var ring: FrontRing
   @usableFromInline let slotMemory = SlotMemory()
   @usableFromInline var arena: FrontArena
   @usableFromInline var shadows: ShadowTable
   @usableFromInline var runs: SegmentRuns
-  @usableFromInline let descriptorsPerPage: Int
-  @usableFromInline let protection: RingProtection
+  @usableFromInline var descriptorsPerPage: Int
+  @usableFromInline var protection: RingProtection
   /// Whether something must be done for every response, not only where pages were bounced.
-  @usableFromInline let settlesEach: Bool
+  @usableFromInline var settlesEach: Bool
   @usableFromInline var guardian: FrontGuardian
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
@@ -43,6 +43,10 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline var canIssueMore = false
   /// Whether the backend broke the rules.
   public internal(set) var isBroken = false
+  /// Whether there is no connection: I/O is accepted and waits.
+  public internal(set) var isSuspended = false
+  /// References of pages that an earlier backend still mapped when its connection ended.
+  var quarantine: [GrantReference] = []
 
   /// Joins the parts of a queue and grants its pages.
   /// - Parameters:
@@ -71,38 +75,20 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
     protection = connection.plan.protection
     settlesEach = connection.plan.protection != .off || !connection.abilities.isPersistent
-    let tuplePages = FrontQueue.tuplePages(connection)
-    guardian = FrontGuardian(
-      segments: connection.plan.protection == .off ? 0 : connection.abilities.maxSegments,
-      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot, pagesPerSlot: tuplePages)
-    table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
-    if connection.abilities.isPersistent {
-      // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
-      let isAllGranted = connection.abilities.isBackendTrusted || faults.has(.userPagesGranted)
-      let firstGranted = isAllGranted ? 0 : arena.userPageCount
-      for (page, reference) in references.enumerated() {
-        unsafe arena.references[page] = reference
-        guard page >= firstGranted else { continue }
-        connection.platform.grantAccess(
-          reference, to: connection.peer, frame: arena.frame(page), isReadOnly: false)
-      }
-    }
+    guardian = FrontQueue.makeGuardian(
+      connection.plan, segments: connection.abilities.maxSegments,
+      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot)
+    table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1) + Self.visitorRoom)
     self.arena = arena
+    if abilities.isPersistent { grantArena(references) }
   }
 
   /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever (XSA-396).
   deinit {
-    let count = abilities.isPersistent ? arena.pages.count : shadows.count * shadows.referencesPerSlot
-    var ended: [GrantReference] = []
-    ended.reserveCapacity(count)
-    for index in 0..<count {
-      let reference = unsafe abilities.isPersistent ? arena.references[index] : shadows.references[index]
-      if platform.endAccess(reference) { ended.append(reference) }
-    }
-    platform.freeReferences(ended)
-    if ended.count == count { platform.freePages(arena.pages) }
-    counters.add(UInt64(count - ended.count), to: FrontCounter.stuck_pages.rawValue)
-    platform.close(port)
+    let stuck = (isSuspended ? [] : endAllGrants()) + endAgain(quarantine)
+    if stuck.isEmpty { platform.freePages(arena.pages) }
+    counters.set(UInt64(stuck.count), at: FrontCounter.stuck_pages.rawValue)
+    if !isSuspended { platform.close(port) }
   }
 
   /// The references that a queue needs for its data.
@@ -115,21 +101,15 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// The descriptor pages that a queue needs, and the pages of tuples.
   public static func descriptorPages(_ connection: FrontConnection<Platform>) -> Int {
     let descriptors = connection.plan.descriptorPages(for: connection.abilities.maxSegments)
-    return Int(RingGeometry(connection.plan).depth) * (descriptors + tuplePages(connection))
-  }
-
-  /// Pages of tuples that one slot needs.
-  private static func tuplePages(_ connection: FrontConnection<Platform>) -> Int {
-    guard connection.plan.protection == .sector else { return 0 }
-    let segments = connection.abilities.maxSegments
-    return segments - RingProtection.dataSegments(of: segments)
+    let tuples = tuplePages(connection.plan, segments: connection.abilities.maxSegments)
+    return Int(RingGeometry(connection.plan).depth) * (descriptors + tuples)
   }
 
   /// Descriptor pages that a request of `segments` has.
   func descriptorPages(for segments: Int) -> Int { (segments + descriptorsPerPage - 1) / descriptorsPerPage }
 
-  /// The most I/Os in hand at once.
-  @inlinable public var capacity: Int { table.capacity }
+  /// The most I/Os of its user in hand at once.
+  public var capacity: Int { table.capacity - Self.visitorRoom }
   /// I/Os accepted and not handed back.
   @inlinable public var inFlight: Int { table.active &+ table.finishedCount }
   /// The memory of one of the user's buffers.
@@ -137,7 +117,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// Whether `issue` may get further than it got last time.
   @inlinable public var hasMoreToIssue: Bool { canIssueMore }
   /// Whether requests wait for the backend.
-  @inlinable public var awaitsResponses: Bool { ring.hasOutstandingRequests }
+  @inlinable public var awaitsResponses: Bool { !isSuspended && ring.hasOutstandingRequests }
 
   /// Accepts an I/O; it is issued by ``issue()``.
   @inlinable
@@ -173,6 +153,10 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @inlinable
   public mutating func issue() {
     canIssueMore = false
+    guard !isSuspended else {
+      if isBroken { endAll(with: FrontQueueErrno.ioError) }
+      return
+    }
     guard table.issueCount > 0 else { return publish() }
     switch format {
     case .classic64: issueAll(ABI64.self)
@@ -223,7 +207,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// Takes the responses that are there.
   @inlinable
   public mutating func collect() {
-    guard !isBroken else { return }
+    guard !isBroken, !isSuspended else { return }
     do {
       var waiting = try ring.unconsumedResponses()
       while waiting > 0, !isBroken {
@@ -247,13 +231,13 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   }
 
   /// What to look at for the next response; nil while responses are not taken.
-  @inlinable public var pollPoint: PollPoint? { isBroken ? nil : ring.pollPoint }
+  @inlinable public var pollPoint: PollPoint? { isBroken || isSuspended ? nil : ring.pollPoint }
 
   /// Asks for a notification at the next response, then looks again.
   @inlinable
   public mutating func prepareToWait() -> WaitReadiness {
     if table.finishedCount > 0 || canIssueMore { return .workPending }
-    if isBroken { return .maySleep }
+    if isBroken || isSuspended { return .maySleep }
     do {
       return try ring.armAndRecheck() ? .workPending : .maySleep
     } catch {

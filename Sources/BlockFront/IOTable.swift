@@ -21,6 +21,8 @@ struct PendingIO {
   @usableFromInline var isIssued: Bool
   /// Between `accept` and `finish`.
   @usableFromInline var isActive: Bool
+  /// Whether another queue carries it out.
+  @usableFromInline var isElsewhere: Bool
 
   @inlinable
   init(_ request: IORequest, nextFree: Int32 = -1) {
@@ -34,6 +36,7 @@ struct PendingIO {
     owesFlush = request.operation == .write && request.forceUnitAccess
     isIssued = false
     isActive = true
+    isElsewhere = false
   }
 }
 

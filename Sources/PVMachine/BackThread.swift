@@ -65,6 +65,8 @@ final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
         if spin.wait(until: { point?.hasMoved == true || mailbox.hasWork }) { continue }
       }
       guard queue.prepareToWait() == .maySleep else { continue }
+      // The letter that announced the end may have been read in this very pass.
+      if isStopping.load(ordering: .relaxed), queue.inFlight == 0 { break }
       if !isPolling, spin.wait(until: { cpu.hasPendingUpcall || mailbox.hasWork }) { continue }
       guard cpu.prepareToSleep() else { continue }
       sleep(queue.waitDescriptor)

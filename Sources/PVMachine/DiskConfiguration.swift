@@ -40,6 +40,10 @@ public struct DiskConfiguration: Equatable, Sendable {
   public var backNotify = NotificationPolicy.holdOff
   /// Whether writing is refused.
   public var isReadOnly = false
+  /// Whether the medium can be changed: a CD-ROM drive, which is read-only.
+  public var isRemovable = false
+  /// Bytes in a physical sector, whatever the image's host has; nil: as there.
+  public var physicalSectorSize: Int?
   /// Which thread runs which end.
   public var placement = Placement.inline
   /// `max_persistent_grants` of each ring; nil lets every request of a full ring keep its pages, which is how Linux
@@ -67,6 +71,9 @@ public struct DiskConfiguration: Equatable, Sendable {
     if ![1, 2, 4, 8, 16].contains(ringPages) { return "--ring-pages must be 1, 2, 4, 8 or 16, not \(ringPages)" }
     if !(0...BlockLimits.indirectSegments).contains(indirectSegments) {
       return "--indirect-segments must be between 0 and \(BlockLimits.indirectSegments), not \(indirectSegments)"
+    }
+    if let size = physicalSectorSize, size < 512 || size > 1 << 20 || size & (size - 1) != 0 {
+      return "--physical-sector-size must be a power of two from 512 to 1M, not \(size)"
     }
     return ringComplaint
   }

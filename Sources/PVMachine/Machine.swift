@@ -104,8 +104,25 @@ public final class Machine: Sendable {
   }
 
   deinit {
+    stopServingStore()
     guestRing?.close()
     loop.stop()
+  }
+
+  private let storeSocket = Mutex<StoreSocketServer?>(nil)
+
+  /// Serves the store on a Unix socket, for stock clients, until ``stopServingStore()``.
+  func serveStore(at path: String) throws(StoreSocketError) {
+    let server = try StoreSocketServer(server: store, path: path)
+    storeSocket.withLock { $0 = server }
+  }
+
+  /// Ends what ``serveStore(at:)`` began.
+  public func stopServingStore() {
+    storeSocket.withLock { socket in
+      socket?.stop()
+      socket = nil
+    }
   }
 
   /// A handle of the guest's on the store, for one of its drivers.

@@ -2,6 +2,7 @@
 
 import CLinux
 import Glibc
+import Synchronization
 
 /// A Unix socket between a running disk and the commands that ask about it: one line of request, one line of answer.
 ///
@@ -92,9 +93,11 @@ enum ControlSocket {
 final class ControlServer: Sendable {
   private let descriptor: CInt
   private let path: String
+  /// Requests that were read and not answered yet.
+  private let pending = Mutex(0)
 
   /// Listens.
-  init(_ answer: @escaping @Sendable (String) -> String) throws {
+  init(_ answer: @escaping @Sendable (String) -> ControlReply) throws {
     let folder = ControlSocket.folder
     _ = unsafe mkdir(folder, 0o700)
     path = "\(folder)/\(getpid()).sock"
@@ -105,10 +108,10 @@ final class ControlServer: Sendable {
       unsafe chmod(path, 0o600) == 0, listen(descriptor, 16) == 0
     else { throw Refusal("cannot make the control socket \(path): \(Refusal.reason)") }
     let listener = descriptor
-    Background.start { Self.serve(listener, answer) }
+    Background.start { [self] in serve(listener, answer) }
   }
 
-  private static func serve(_ listener: CInt, _ answer: @escaping @Sendable (String) -> String) {
+  private func serve(_ listener: CInt, _ answer: @escaping @Sendable (String) -> ControlReply) {
     while true {
       let client = accept(listener, nil, nil)
       guard client >= 0 else {
@@ -116,13 +119,21 @@ final class ControlServer: Sendable {
         return
       }
       _ = pv_fcntl_int(client, F_SETFD, FD_CLOEXEC)
-      Background.start {
+      Background.start { [self] in
         guard let request = ControlSocket.readLine(client) else { return _ = close(client) }
-        ControlSocket.writeLine(answer(request), to: client)
+        pending.withLock { $0 += 1 }
+        let reply = answer(request)
+        ControlSocket.writeLine(json(reply.answer, pretty: false), to: client)
+        pending.withLock { $0 -= 1 }
         // Who asked for the end is told of it by the hang-up that the end of this process brings.
-        if !request.hasPrefix("stop") { close(client) }
+        if reply.hangsUp { close(client) }
       }
     }
+  }
+
+  /// Waits until everybody who asked has an answer: who asked for the end is to hear how it went.
+  func finishAnswers() {
+    while pending.withLock({ $0 > 0 }) { usleep(1000) }
   }
 
   /// Takes the socket away.

@@ -16,7 +16,9 @@ struct PVDisk: ParsableCommand {
       """,
     version: version,
     subcommands: [
-      MountCommand.self, UmountCommand.self, RunCommand.self, CreateCommand.self, StatusCommand.self, TraceCommand.self,
+      MountCommand.self, UmountCommand.self, AttachCommand.self, DetachCommand.self, ResizeCommand.self,
+      SuspendCommand.self, ResumeCommand.self, EjectCommand.self, InsertCommand.self, RunCommand.self,
+      CreateCommand.self, StatusCommand.self, TraceCommand.self,
       DoctorCommand.self, BenchCommand.self, LayoutCommand.self, LabCommand.self, XenStoredCommand.self,
       XenStoreCommand.self,
     ])

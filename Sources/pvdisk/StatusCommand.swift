@@ -1,38 +1,6 @@
 // SPDX-License-Identifier: MIT
 
 import ArgumentParser
-import FoundationEssentials
-
-/// The disks of this user that are mounted now.
-enum RunningDisks {
-  static func all() -> [(socket: String, report: StatusReport)] {
-    ControlSocket.all.compactMap { path in
-      guard let answer = ControlSocket.ask(path, "status"),
-        let report = try? JSONDecoder().decode(StatusReport.self, from: Data(answer.utf8))
-      else { return nil }
-      return (path, report)
-    }
-  }
-
-  /// The one at a mount point, named by the point itself or by the file in it.
-  static func at(_ mountPoint: String) -> (socket: String, report: StatusReport)? {
-    let wanted = lexicallyAbsolute(mountPoint)
-    return all().first { $0.report.mountPoint == wanted || $0.report.file == wanted }
-  }
-
-  /// An absolute path without touching the last component, which may be a dead mount: its parent is resolved, it is not.
-  static func lexicallyAbsolute(_ path: String) -> String {
-    var trimmed = path
-    while trimmed.count > 1, trimmed.hasSuffix("/") { trimmed.removeLast() }
-    guard trimmed != "/", trimmed != ".", trimmed != "..", let slash = trimmed.lastIndex(of: "/") else {
-      return trimmed.contains("/") || trimmed == "." || trimmed == ".."
-        ? absolutePath(trimmed) : absolutePath(".") + "/" + trimmed
-    }
-    let parent = trimmed[..<slash].isEmpty ? "/" : String(trimmed[..<slash])
-    let resolved = absolutePath(parent)
-    return (resolved == "/" ? "" : resolved) + String(trimmed[slash...])
-  }
-}
 
 /// `pvdisk status`: what is mounted, and what it has done.
 struct StatusCommand: ParsableCommand {
@@ -67,7 +35,7 @@ struct StatusCommand: ParsableCommand {
       \(report.file)
         image      \(report.image)  \(ByteSize.text(report.bytes))\(report.readOnly ? "  read-only" : "")
         stack      \(report.blockProtocol), \(report.queues) queues of \(report.ringPages) ring pages, \
-      \(report.indirectSegments) segments, \(report.placement), process \(report.pid)
+      \(report.indirectSegments) segments, \(report.placement), process \(report.pid)\(report.phase == "connected" ? "" : ", \(report.phase)")
         rings      \(report.rings.words), \(report.rings.requests) slots of \(report.rings.slotBytes) bytes
         requests   \(count("rd_req")) reads  \(count("wr_req")) writes  \(count("f_req")) flushes  \
       \(count("ds_req")) discards

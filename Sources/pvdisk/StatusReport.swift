@@ -24,12 +24,14 @@ struct StatusReport: Codable {
   var persistentGrants: Bool
   var blockProtocol: String
   var placement: String
+  /// `connected`, `suspended`, `gone`, or on the way between them.
+  var phase: String
   var rings: AgreementReport
   var statistics: StatisticsReport
 
   init(_ mounted: MountedDisk) {
     pid = getpid()
-    image = absolutePath(mounted.plan.imagePath)
+    image = mounted.imagePath.map { absolutePath($0) } ?? ""
     mountPoint = absolutePath(mounted.plan.fuse.mountPoint)
     file = mounted.filePath
     device = mounted.plan.disk.device
@@ -44,6 +46,7 @@ struct StatusReport: Codable {
     persistentGrants = agreement.isPersistent
     blockProtocol = agreement.plan.blockProtocol.rawValue
     placement = mounted.plan.disk.placement.rawValue
+    phase = mounted.phase.rawValue
     rings = AgreementReport(mounted.agreement)
     statistics = StatisticsReport(mounted.statistics)
   }

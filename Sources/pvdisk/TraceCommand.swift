@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 
 import ArgumentParser
-import FoundationEssentials
 import Glibc
 import PVMachine
 
@@ -44,11 +43,12 @@ struct TraceCommand: ParsableCommand {
     guard let disk = RunningDisks.at(mountPoint) else {
       throw Refusal("no pvdisk is mounted on \(mountPoint); 'pvdisk status' lists those that are")
     }
-    guard ControlSocket.ask(disk.socket, "trace start") != nil else { throw Self.gone(mountPoint) }
+    _ = try RunningDisks.ask(disk.socket, ControlRequest(verb: .traceStart, disk: disk.report.file))
     let status = command.isEmpty ? watch() : try ChildProcess.run(command, environment: ["PVDISK": disk.report.file])
-    guard let answer = ControlSocket.ask(disk.socket, "trace end"),
-      let report = try? JSONDecoder().decode(TraceReport.self, from: Data(answer.utf8))
-    else { throw Self.gone(mountPoint) }
+    let answer = try RunningDisks.ask(disk.socket, ControlRequest(verb: .traceEnd, disk: disk.report.file))
+    guard let report = answer.trace else {
+      throw Refusal("the disk on \(mountPoint) went away while it was traced")
+    }
     if let perfetto { try Self.write(report.perfetto, to: perfetto) }
     print(isJSON ? json(report) : report.text(last: count))
     if status != 0 { throw ExitCode(status) }
@@ -57,10 +57,6 @@ struct TraceCommand: ParsableCommand {
   private func watch() -> Int32 {
     usleep(UInt32(seconds * 1_000_000))
     return 0
-  }
-
-  private static func gone(_ mountPoint: String) -> Refusal {
-    Refusal("the disk on \(mountPoint) went away while it was traced")
   }
 
   private static func write(_ text: String, to path: String) throws {
