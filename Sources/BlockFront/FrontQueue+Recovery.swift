@@ -52,7 +52,8 @@ extension FrontQueue {
     ring.faults = faults
     let slots = Int(ring.layout.slotCount)
     let room = arena.pages.count - arena.descriptorPage
-    if slots * (descriptorPagesPerSlot + FrontQueue.tuplePages(connection.plan, segments: abilities.maxSegments)) > room {
+    if slots * (descriptorPagesPerSlot + FrontQueue.tuplePages(connection.plan, segments: abilities.maxSegments)) > room
+    {
       // The queue was made with fewer pages of its own than this backend would let it use.
       abilities.maxSegments = connection.plan.directSegments
       descriptorPagesPerSlot = 0

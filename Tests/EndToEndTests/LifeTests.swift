@@ -10,7 +10,8 @@ struct LifeTests {
     let scene = try Scene()
     try scene.ok("pvdisk create e.img 8M && pvdisk create f.img 4M && mkdir n o")
     try scene.mounted {
-      let pid = try scene.ok("pvdisk status m --json | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"pid\"])'")
+      let pid = try scene.ok(
+        "pvdisk status m --json | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"pid\"])'")
       #expect(try scene.ok("pvdisk attach e.img n --to m") == "\(scene.folder)/n/xvdb\n")
       #expect(try scene.ok("pvdisk attach f.img o --to \(pid.dropLast()) --vdev xvdq -r") == "\(scene.folder)/o/xvdq\n")
       try scene.ok("stat -c %s n/xvdb o/xvdq | tr '\\n' ' ' | grep -qx '\(8 << 20) \(4 << 20) '")
@@ -74,7 +75,8 @@ struct LifeTests {
       let node = "/local/domain/0/backend/vbd/1/51712"
       #expect(
         try scene.ok(
-          "for n in info device-type removable; do pvdisk xenstore read --socket xs \(node)/$n; done") == "7\ncdrom\n1\n")
+          "for n in info device-type removable; do pvdisk xenstore read --socket xs \(node)/$n; done")
+          == "7\ncdrom\n1\n")
     }
     try scene.mounted {
       let refused = try scene.shell("pvdisk eject m")
