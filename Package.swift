@@ -69,8 +69,8 @@ let package = Package(
     module(
       "Lab",
       imports: [
-        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "XenHypervisor", "XenWire",
-        "GuestMemory", "CLinux",
+        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "XenHypervisor", "XenBus",
+        "XenWire", "GuestMemory", "CLinux",
       ]),
     .executableTarget(
       name: "pvdisk",

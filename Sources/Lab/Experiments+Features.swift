@@ -18,6 +18,7 @@ extension Experiment {
     var findings = Findings()
     findings.parameters = conditions(effort, [("placement", "inline"), ("ABI", "x86_64")])
     let large = try largeTable(
+      "1 MiB sequential reads, 4 in flight, without data to move",
       [("11 segments", 0), ("indirect 32", 32), ("indirect 256", 256)].map { name, count in
         StackTrial(name) {
           $0.configuration.indirectSegments = count

@@ -90,25 +90,23 @@ extension Experiment {
     var findings = Findings()
     findings.parameters = conditions(
       effort, [("I/O", "1 MiB sequential reads, one at a time"), ("placement", "inline")])
-    let trials = [("11 segments", 0), ("indirect 32", 32), ("indirect 64", 64), ("indirect 256", 256)].map {
-      name, count in
-      StackTrial(name) {
-        $0.configuration.indirectSegments = count
-        $0.benchmark.access = .sequentialRead
-        $0.benchmark.blockByteCount = 1 << 20
-      }
+    let trials = StackTrial.forms {
+      $0.benchmark.access = .sequentialRead
+      $0.benchmark.blockByteCount = 1 << 20
     }
-    let outcome = try largeTable(trials, effort)
-    findings.tables = [outcome.table]
-    findings.plots = [outcome.plot]
-    let first = outcome.microseconds[0]
-    let last = outcome.microseconds[outcome.microseconds.count - 1]
-    findings.outcome = [
-      "24 ring requests it is: 23 of 45 056 bytes carry 1 036 288 of the 1 048 576, the 24th the rest.",
-      "Without data to move, 1 MiB takes \(Digits.rounded(first)) us in 24 requests and \(Digits.rounded(last)) us in "
-        + "one: what cutting costs on this side is \(Digits.rounded(first - last)) us; a disk that works the pieces off one "
-        + "after the other adds its own.",
-    ]
+    let alone = try largeTable("One 1 MiB read at a time, without data to move", trials, effort)
+    let deep = try deepTables(effort)
+    findings.tables = [alone.table] + deep.tables
+    findings.plots = [alone.plot] + deep.plots
+    let first = alone.microseconds[0]
+    let last = alone.microseconds[2]
+    findings.outcome =
+      [
+        "24 ring requests it is: 23 of 45 056 bytes carry 1 036 288 of the 1 048 576, the 24th the rest.",
+        "Without data to move, 1 MiB takes \(Digits.rounded(first)) us in 24 requests and \(Digits.rounded(last)) us in "
+          + "one: cutting costs \(Digits.rounded(first - last)) us on this side; a disk that works the pieces off one after the "
+          + "other adds its own.",
+      ] + deep.sentences
     findings.corrections = [
       "24 requests are right, but the sum given for 23 of them, 1 081 344 bytes, is that of 24.",
       "Linux 3.11 is said to have solved it: blkfront's default of 32 segments still makes 8 requests of a MiB.",
@@ -118,12 +116,11 @@ extension Experiment {
 
   /// Trials of 1 MiB as a table and a plot.
   static func largeTable(
-    _ trials: [StackTrial], _ effort: LabEffort
+    _ title: String, _ trials: [StackTrial], _ effort: LabEffort
   ) throws(MachineError) -> (table: LabTable, plot: Plot, microseconds: [Double]) {
     let results = try effort.run(trials, on: nullImage())
     var table = LabTable(
-      "1 MiB by protocol",
-      columns: ["protocol", "ring requests", "segments", "front notifies", "back notifies", "us an I/O", "GB/s"])
+      title, columns: ["protocol", "ring requests", "segments", "front notifies", "back notifies", "us an I/O", "GB/s"])
     var points: [Plot.Point] = []
     for (index, runs) in results.enumerated() {
       let time = runs.sample { $0.nanosecondsPerIO / 1000 }
@@ -136,9 +133,56 @@ extension Experiment {
       points.append(.init(x: Double(index), y: time.median, least: time.least, most: time.most))
     }
     let plot = Plot(
-      bars: "1 MiB by protocol, without data to move", yTitle: "us an I/O", categories: trials.map(\.name),
-      series: [Plot.Series("us", points)])
+      bars: title, yTitle: "us an I/O", categories: trials.map(\.name), series: [Plot.Series("us", points)])
     return (table, plot, points.map(\.y))
+  }
+
+  /// Old and new forms at depth 64, in both sizes, without data and with.
+  private static func deepTables(
+    _ effort: LabEffort
+  ) throws(MachineError) -> (tables: [LabTable], plots: [Plot], sentences: [String]) {
+    var tables: [LabTable] = []
+    var plots: [Plot] = []
+    var sentences: [String] = []
+    let scratch = try ScratchImage(byteCount: effort.isQuick ? 4 << 20 : 128 << 20)
+    defer { scratch.remove() }
+    for (size, bytes) in [("1 MiB", 1 << 20), ("4 KiB", 4096)] {
+      let trials = StackTrial.forms {
+        $0.benchmark.access = .randomRead
+        $0.benchmark.blockByteCount = bytes
+        $0.benchmark.depth = 64
+      }
+      let null = try effort.run(trials, on: nullImage())
+      let cached = try effort.run(trials, on: scratch.image)
+      var table = LabTable(
+        "\(size) random reads, 64 in flight",
+        columns: [
+          "protocol", "no data: us an I/O", "against classic, 11", "cached file: us an I/O", "against classic, 11 ",
+        ])
+      var points: [[Plot.Point]] = [[], []]
+      let base = [null, cached].map { $0[0].sample(\.nanosecondsPerIO).median }
+      for index in trials.indices {
+        let times = [null, cached].map { $0[index].sample { $0.nanosecondsPerIO / 1000 } }
+        let gains = zip(base, times).map { $0 / 1000 / $1.median }
+        table.add(
+          LabCell(stringLiteral: trials[index].name), LabCell(times[0]), LabCell(gains[0]), LabCell(times[1]),
+          LabCell(gains[1]))
+        for (place, time) in times.enumerated() {
+          points[place].append(.init(x: Double(index), y: time.median, least: time.least, most: time.most))
+        }
+      }
+      tables.append(table)
+      plots.append(
+        Plot(
+          bars: "\(size) random reads, 64 in flight", yTitle: "us an I/O", categories: trials.map(\.name),
+          series: [Plot.Series("no data", points[0]), Plot.Series("cached file", points[1])]))
+      func gain(_ kind: Int, _ base: Int) -> String { Digits.rounded(points[kind][base].y / points[kind][7].y) }
+      sentences.append(
+        "\(size), 64 in flight: slim32, split, on the whole page is \(gain(0, 0)) times as fast as classic with 11 segments and "
+          + "\(gain(0, 2)) times classic with 256 when no data moves, \(gain(1, 0)) and \(gain(1, 2)) times on a cached file."
+      )
+    }
+    return (tables, plots, sentences)
   }
 
   /// J: a frontend of another word size.
@@ -157,6 +201,12 @@ extension Experiment {
             $0.benchmark.depth = depth
           })
       }
+      // The form that is the same everywhere, for comparison.
+      trials.append(
+        StackTrial("slim32, depth \(depth)") {
+          $0.speak(.slim32, segments: 256)
+          $0.benchmark.depth = depth
+        })
     }
     let results = try effort.run(trials, on: nullImage())
     var table = LabTable(
@@ -164,11 +214,11 @@ extension Experiment {
     var points: [Plot.Point] = []
     for (index, runs) in results.enumerated() {
       let time = runs.sample(\.nanosecondsPerIO)
-      let native = results[index / 3 * 3].sample(\.nanosecondsPerIO).median
-      let is32 = trials[index].configuration.blockProtocol == .x86_32
+      let native = results[index / 4 * 4].sample(\.nanosecondsPerIO).median
+      let ring = RingPicture(trials[index].configuration.plan).requests
       table.add(
-        LabCell(stringLiteral: trials[index].name), LabCell(is32 ? ABI32.slotSize : ABI64.slotSize),
-        LabCell(is32 ? ABI32.responseSize : ABI64.responseSize), LabCell(time), LabCell(time.median / native))
+        LabCell(stringLiteral: trials[index].name), LabCell(ring.slotSize), LabCell(ring.responseSize), LabCell(time),
+        LabCell(time.median / native))
       points.append(.init(x: Double(index), y: time.median, least: time.least, most: time.most))
     }
     findings.tables = [table]
