@@ -71,8 +71,8 @@ extension Experiment {
   /// The stack on a disk of nothing, with and without protection around that disk.
   private static func diskTable(_ effort: LabEffort) throws(MachineError) -> LabTable {
     var table = LabTable(
-      "What a protected image costs under the whole stack (cached reads)",
-      columns: ["I/O", "bare, us", "protected, us", "more, us"])
+      "What a protected image costs under the whole stack (cached reads), CPU us an I/O",
+      columns: ["I/O", "bare", "protected", "more"])
     let scratch = try ScratchImage(byteCount: effort.isQuick ? 4 << 20 : 64 << 20)
     defer { scratch.remove() }
     for (name, bytes) in [("4 KiB", 4096), ("64 KiB", 65_536), ("1 MiB", 1 << 20)] {
@@ -83,8 +83,8 @@ extension Experiment {
       let results = try effort.interleaved([false, true]) { (isProtected) throws(MachineError) in
         isProtected ? try trial.run(on: scratch.protected, effort) : try trial.run(on: scratch.image, effort)
       }
-      let bare = results[0].sample { $0.nanosecondsPerIO / 1000 }
-      let protected = results[1].sample { $0.nanosecondsPerIO / 1000 }
+      let bare = results[0].sample { $0.processorPerIO / 1000 }
+      let protected = results[1].sample { $0.processorPerIO / 1000 }
       table.add(
         LabCell(stringLiteral: name), LabCell(bare), LabCell(protected), LabCell(protected.median - bare.median))
     }

@@ -89,7 +89,11 @@ public struct RingPlan: Equatable, Sendable {
   }
 
   /// Segments that a request can carry in its own slot.
-  public var directSegments: Int { variant == .wide ? segmentsPerRequest : format.numbers.directSegments }
+  ///
+  /// The count of a direct request is one byte, so that of 256 places in a wide slot 255 can be used.
+  public var directSegments: Int {
+    variant == .wide ? min(segmentsPerRequest, Int(UInt8.max)) : format.numbers.directSegments
+  }
 
   /// Segments of the largest request when `offered` are offered beyond the slot's own: in descriptor pages, or in the ring
   /// of segments.
