@@ -9,7 +9,8 @@ import Testing
 @Suite("The laboratory", .serialized)
 struct LabShapeTests {
   static let records = Result { try Experiment.all.map { try $0.run(.quick) } }
-  static let machine = LabMachine(processor: "a test", cpus: 2, kernel: "0", date: "2000-01-01", command: "pvdisk lab")
+  static let machine = LabMachine(
+    processor: "a test", cpus: 2, kernel: "0", date: "2000-01-01", command: "pvdisk lab", load: "0")
 
   @Test("every problem of the thread has an experiment, and what Linux shipped has one")
   func names() {

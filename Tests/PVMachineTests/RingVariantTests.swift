@@ -93,6 +93,23 @@ struct RingVariantTests {
     try StackDataTests().exercise(configuration, mapping: .remap, rounds: 120, seed: 11)
   }
 
+  @Test("a wide request of all its segments keeps its count and its handle: one MiB is two requests, not a refused one")
+  func widest() throws {
+    var configuration = DiskConfiguration()
+    configuration.rings.variant = .wide
+    let machine = try Machine()
+    let disk = try machine.attach(NullImage(sectorCount: 4096), as: configuration)
+    do {
+      var driver = QueueDriver(try disk.makeQueue(0, buffers: BufferDemand(count: 1, byteCount: 1 << 20)))
+      let extents = ExtentArray([driver.queue.buffer(0)])
+      let request = IORequest(
+        tag: 1, operation: .read, sectors: SectorRange(start: 0, count: 2048), memory: extents.list)
+      #expect(driver.run(request) == 0)
+      #expect(disk.totals.requests == 2 && disk.totals.refusals == 0)
+    }
+    #expect(disk.detach() == 0)
+  }
+
   @Test("a frontend of any variant and a backend of any other end in a protocol that both speak")
   func matrix() throws {
     for wish in RingVariant.allCases {
