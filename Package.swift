@@ -58,7 +58,7 @@ let package = Package(
     module(
       "BlockBack", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
     module("DiskImages", imports: ["BlockIO", "GuestMemory", "CLinux", "CUring"]),
-    module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3"]),
+    module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3", "CUring"]),
     module(
       "PVMachine",
       imports: [
@@ -75,8 +75,8 @@ let package = Package(
     .executableTarget(
       name: "pvdisk",
       dependencies: [
-        "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire",
-        "CLinux",
+        "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenBus", "SharedRing",
+        "XenHypervisor", "XenWire", "CLinux",
         arguments,
         logging,
       ],

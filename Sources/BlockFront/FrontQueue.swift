@@ -212,6 +212,16 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// Takes one finished I/O.
   @inlinable public mutating func nextCompletion() -> IOCompletion? { table.takeFinished() }
 
+  /// Looks for work without asking for a notification: for an end that polls.
+  @inlinable
+  public func lookForWork() -> WaitReadiness {
+    if table.finishedCount > 0 || canIssueMore { return .workPending }
+    return pollPoint?.hasMoved == true ? .workPending : .maySleep
+  }
+
+  /// What to look at for the next response; nil while responses are not taken.
+  @inlinable public var pollPoint: PollPoint? { isBroken ? nil : ring.pollPoint }
+
   /// Asks for a notification at the next response, then looks again.
   @inlinable
   public mutating func prepareToWait() -> WaitReadiness {

@@ -120,6 +120,12 @@ int pv_direct_io_alignment(int fd, uint32_t *memory, uint32_t *offset) {
   return 0;
 }
 
+int64_t pv_cached_pages(int fd, uint64_t start, uint64_t count) {
+  // linux/mman.h of Linux 6.5: struct cachestat_range and struct cachestat, __NR_cachestat.
+  uint64_t range[2] = {start, count}, found[5] = {0};
+  return syscall(451, fd, range, found, 0) == 0 ? (int64_t)found[0] : -1;
+}
+
 int64_t pv_file_system_type(int fd) {
   struct statfs status;
   return fstatfs(fd, &status) == 0 ? (int64_t)(uint32_t)status.f_type : -1;

@@ -131,7 +131,7 @@ extension RawImageQueue {
       ring.write(index, descriptor, window, offset: offset, flags: 0, punt: punt)
     case .sync, .secureSync:
       ring.dataSync(index, descriptor)
-    case .blockDiscard:
+    case .blockDiscard, .blockDiscardAgain:
       ring.blockDiscard(index, descriptor, offset: slot.start, byteCount: slot.byteCount)
     case .punch, .zeroPunch, .securePunch:
       let mode = pv_falloc_punch_hole | pv_falloc_keep_size
@@ -177,6 +177,9 @@ extension RawImageQueue {
     switch step {
     case .read: break
     case .sync: return finishSync(index, errorCode)
+    case .blockDiscard where errorCode == 0 && hasStalePages(slot):
+      slots[index].step = .blockDiscardAgain
+      return prepare(index)
     case .punch, .blockDiscard:
       if errorCode == EOPNOTSUPP { ledger.discardIsUnsupported.store(true, ordering: .relaxed) }
       ledger.noteWrite()
@@ -188,6 +191,16 @@ extension RawImageQueue {
     default: ledger.noteWrite()
     }
     release(index, errorCode)
+  }
+
+  /// Whether the page cache may hold what a discarded range held before.
+  ///
+  /// `BLOCK_URING_CMD_DISCARD` drops the range from the page cache *before* the device discards it, and keeps nobody from
+  /// reading meanwhile (Linux block/ioctl.c, blkdev_cmd_discard): read-ahead of a neighbour brings the old contents back.
+  /// The command once more drops them for good.
+  private func hasStalePages(_ slot: RequestSlot) -> Bool {
+    file.isBlockDevice && file.cache != .none
+      && pv_cached_pages(file.descriptor, slot.start, slot.byteCount) != 0
   }
 
   /// Answers every flush that waited for a sync: with its error, or with that of a sync which failed meanwhile.

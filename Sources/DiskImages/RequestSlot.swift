@@ -17,6 +17,8 @@ struct RequestSlot {
     case joinedSync
     /// `BLOCK_URING_CMD_DISCARD`; kernels before 6.12 have only `punch`.
     case blockDiscard
+    /// The same command once more, for pages that came into the page cache while the first one was under way.
+    case blockDiscardAgain
     case punch
     /// Zeroing by range, else by a hole, else by writing zeros.
     case zeroRange, zeroPunch, zeroData
@@ -64,7 +66,9 @@ struct RequestSlot {
 
   /// Takes what the kernel answered (at least 0, or a negative `errno`) and says how to go on.
   mutating func advance(result: Int32) -> Outcome {
-    if result == -EINTR || result == -EAGAIN {
+    // A block device's discard is busy while a neighbour dirties a page that the two share.
+    let isBusy = result == -EBUSY && (step == .blockDiscard || step == .blockDiscardAgain)
+    if result == -EINTR || result == -EAGAIN || isBusy {
       retryCount += 1
       return retryCount <= Self.retryLimit ? .again : .done(-result)
     }

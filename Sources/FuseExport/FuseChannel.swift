@@ -173,6 +173,9 @@ struct FuseChannel: FuseTransport, ~Copyable {
   mutating func release(_ slot: Int) { free.push(slot) }
 
   @usableFromInline
+  mutating func publishBatch() {}
+
+  @usableFromInline
   mutating func publish() {}
 
   @usableFromInline

@@ -67,7 +67,7 @@ public final class FuseMount<Device: BlockDevice>: Sendable {
   /// Serves one queue on the calling thread, until the end.
   @inlinable
   func runReactor(_ index: Int) {
-    let shape = lifecycle.bufferDemand(sectorSize: device.geometry.logicalSectorSize)
+    let shape = lifecycle.bufferDemand(for: index, sectorSize: device.geometry.logicalSectorSize)
     do {
       let queue = try makeQueue(index, shape)
       let buffers = try (0..<shape.count).map { slot throws(FuseError) in
@@ -76,17 +76,29 @@ public final class FuseMount<Device: BlockDevice>: Sendable {
         }
         return region
       }
-      let channel = try lifecycle.makeChannel(
-        for: index, deviceDescriptor: queue.waitDescriptor, buffers: Array(buffers.dropLast()))
-      var reactor = FuseReactor<Device, FuseChannel>(
-        device: device, queue: queue, transport: channel,
-        settings: lifecycle.settings(for: index, slotCount: shape.count - 1))
-      lifecycle.reportStart(nil)
-      reactor.run()
-      if lifecycle.reportEnd() { lifecycle.reportFlush(reactor.flush()) }
+      let slots = Array(buffers.dropLast())
+      let descriptor = queue.waitDescriptor
+      if lifecycle.isOverRing {
+        serve(queue, try lifecycle.makeRing(for: index, deviceDescriptor: descriptor, buffers: slots), index, shape)
+      } else {
+        serve(queue, try lifecycle.makeChannel(for: index, deviceDescriptor: descriptor, buffers: slots), index, shape)
+      }
     } catch {
       lifecycle.reportStart(error)
     }
+  }
+
+  /// Runs the reactor of one queue over one transport.
+  @inlinable
+  func serve<Transport: FuseTransport & ~Copyable>(
+    _ queue: consuming Device.Queue, _ transport: consuming Transport, _ index: Int, _ shape: BufferDemand
+  ) {
+    var reactor = FuseReactor<Device, Transport>(
+      device: device, queue: queue, transport: transport,
+      settings: lifecycle.settings(for: index, slotCount: shape.count - 1))
+    lifecycle.reportStart(nil)
+    reactor.run()
+    if lifecycle.reportEnd() { lifecycle.reportFlush(reactor.flush()) }
   }
 
   @inlinable

@@ -51,13 +51,12 @@ public struct FuseOptions: Sendable {
     transport = .automatic
   }
 
-  /// The buffers that each queue is asked for: one for each request, and one more as scratch space; each takes a
-  /// transfer with both of its ends rounded out to sectors.
-  func bufferDemand(sectorSize: Int) -> BufferDemand {
+  /// The buffers that a queue is asked for: one for each slot, and one more as scratch space; each takes a transfer with
+  /// both of its ends rounded out to sectors.
+  func bufferDemand(slotCount: Int, sectorSize: Int) -> BufferDemand {
     let page = PageGeometry.pageSize
     let edge = max(sectorSize, page)
-    return BufferDemand(
-      count: max(depth, 1) + 1, byteCount: PageGeometry.pages(for: maximumTransfer) * page + 2 * edge)
+    return BufferDemand(count: slotCount + 1, byteCount: PageGeometry.pages(for: maximumTransfer) * page + 2 * edge)
   }
 }
 

@@ -14,6 +14,7 @@ extension FuseReactor where Transport: ~Copyable {
   @inlinable @inline(never)
   mutating func waitAtGate() {
     drainWrites()
+    transport.publish()
     gate.waitUntilOpen()
   }
 
@@ -29,7 +30,7 @@ extension FuseReactor where Transport: ~Copyable {
   /// Sleeps until the device has something, taking no requests.
   @inlinable
   mutating func waitForProgress() {
-    if queue.prepareToWait() == .maySleep { transport.waitForDevice() }
+    if queue.prepareToWait() == .maySleep { transport.waitForDevice() } else { transport.publish() }
   }
 
   /// Performs one request on the reactor's own behalf and waits for it: 0, or a positive `errno`.
@@ -68,6 +69,7 @@ extension FuseReactor where Transport: ~Copyable {
   @inlinable
   mutating func alone(_ body: (inout FuseReactor) -> CInt) -> CInt {
     drainWrites()
+    transport.publish()
     gate.close()
     let error = body(&self)
     gate.open()

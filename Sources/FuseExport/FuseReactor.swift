@@ -86,8 +86,9 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
     }
     while queue.inFlight > 0 || deferred.count > 0 {
       progress()
-      if queue.inFlight > 0 && queue.prepareToWait() == .maySleep { transport.waitForDevice() }
+      if queue.inFlight > 0 { waitForProgress() }
     }
+    transport.publish()
   }
 
   /// Whether looking for a second request is likely to be a wasted system call: the last sleeps were each followed by
@@ -120,7 +121,7 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   mutating func progress() {
     queue.advance()
     finishCompletions()
-    transport.publish()
+    transport.publishBatch()
   }
 
   /// Sleeps until there is something to do.
@@ -128,7 +129,10 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   mutating func rest() {
     guard !isStopping else { return }
     // A device may have work of its own, such as an event that came before the first request.
-    guard queue.prepareToWait() == .maySleep else { return progress() }
+    guard queue.prepareToWait() == .maySleep else {
+      transport.publish()
+      return progress()
+    }
     guard deferred.count == 0 else { return transport.waitForDevice() }
     singles = takenAwake == 1 ? singles &+ 1 : 0
     takenAwake = 0
@@ -139,6 +143,7 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   /// Looks for a request for a while instead of sleeping; answers whether there was one.
   @inlinable
   mutating func spin() -> Bool {
+    transport.publish()
     let end = pv_monotonic_nanoseconds() &+ spinNanoseconds
     repeat {
       takenAwake = takeRequests(1)

@@ -3,6 +3,7 @@
 import CFuse3
 import CLinux
 import Glibc
+import GuestMemory
 import Synchronization
 
 /// A mount made by libfuse: it reads the options, opens /dev/fuse, mounts and unmounts, as root or through fusermount3.
@@ -132,6 +133,52 @@ import Synchronization
     let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 3)
     guard copy >= 0 else { throw .system(call: "fcntl", code: errno) }
     return copy
+  }
+
+  /// Takes the kernel's INIT, which every mount begins with, and answers it; the flags that are in force.
+  func answerInitialisation(_ negotiation: FuseNegotiation) throws(FuseError) -> UInt64 {
+    do throws(SystemError) {
+      // One page for head and answer, and what the kernel wants to see behind it before it hands out a request.
+      let memory = try MappedMemory(anonymousByteCount: 36 * PageGeometry.pageSize)
+      let frame = memory.region.slice(at: 0, byteCount: ChannelFrame.byteCount)
+      let rest = memory.region.slice(at: PageGeometry.pageSize, byteCount: 35 * PageGeometry.pageSize)
+      try receive(frame, rest)
+      let arguments = frame.slice(at: ChannelFrame.arguments, byteCount: FuseSize.argumentCapacity)
+      let area = frame.slice(at: ChannelFrame.smallAnswer, byteCount: ChannelFrame.smallAnswerCapacity)
+      guard frame.load(UInt32.self, at: FuseHeader.opcode) == FuseOpcode.initialise,
+        case .agreed(let flags) = negotiation.negotiate(offer: arguments, into: area)
+      else {
+        throw SystemError("FUSE_INIT", code: EPROTO)
+      }
+      frame.store(UInt32(FuseSize.outHeader + FuseSize.initOut), at: ChannelFrame.answer)
+      frame.store(UInt32(0), at: ChannelFrame.answer + 4)
+      frame.store(frame.load(UInt64.self, at: FuseHeader.unique), at: ChannelFrame.answer + 8)
+      let status = unsafe frame.withUnsafeBytes { bytes in
+        // SAFETY: the head and the answer lie within the frame.
+        unsafe pv_fuse_answer(
+          descriptor, bytes.baseAddress.map { unsafe $0 + ChannelFrame.answer }, FuseSize.outHeader + FuseSize.initOut,
+          nil, 0)
+      }
+      guard status == 0 else { throw SystemError("writev", code: -status) }
+      return flags
+    } catch { throw .system(call: "\(error.call)", code: error.code) }
+  }
+
+  /// Waits for a request.
+  private func receive(_ frame: SharedRegion, _ rest: SharedRegion) throws(SystemError) {
+    while true {
+      let count = unsafe frame.withUnsafeBytes { head in
+        unsafe rest.withUnsafeBytes { rest in
+          // SAFETY: the frame has room for the first 80 bytes, and the other length is passed along.
+          unsafe pv_fuse_receive(descriptor, head.baseAddress, rest.baseAddress, rest.count)
+        }
+      }
+      if count >= FuseHeader.byteCount { return }
+      guard count == -Int(EAGAIN) else { throw SystemError("readv", code: CInt(-count)) }
+      var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+      // SAFETY: one local entry.
+      _ = unsafe poll(&entry, 1, -1)
+    }
   }
 
   private static func makeSession(optionList: [String]) throws(FuseError) -> OpaquePointer {

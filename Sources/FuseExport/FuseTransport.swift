@@ -22,7 +22,9 @@ protocol FuseTransport: ~Copyable {
   mutating func answerPayload(_ slot: Int, from offset: Int, byteCount: Int)
   /// Lets go of a request that has no answer.
   mutating func release(_ slot: Int)
-  /// Sends what `answer` may have kept back.
+  /// Sends what `answer` may have kept back, once that is worth a system call; a `wait` sends the rest.
+  mutating func publishBatch()
+  /// Sends everything that `answer` may have kept back.
   mutating func publish()
   /// Sleeps until a request, the device, or a stop; says which.
   mutating func wait() -> WakeReason

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-public import BlockIO
 import CLinux
 import Glibc
-public import GuestMemory
+import GuestMemory
 import Synchronization
 
 /// How a mount ended.
@@ -37,6 +36,8 @@ final class MountLifecycle: Sendable {
   @usableFromInline let options: FuseOptions
   @usableFromInline let reactorCount: Int
   let isReadOnly: Bool
+  /// The rings, once the kernel has agreed to them.
+  let rings = Mutex<RingSet?>(nil)
   /// Counters, gate and write counts of the reactors, each in its own place.
   private let shared: SharedArea
   /// Each readable once for every reactor that has started, or failed to.
@@ -89,10 +90,6 @@ final class MountLifecycle: Sendable {
     for descriptor in [startedEvent, stopEvent, attentionEvent] { close(descriptor) }
   }
 
-  /// The buffers that each queue is asked for.
-  @usableFromInline
-  func bufferDemand(sectorSize: Int) -> BufferDemand { options.bufferDemand(sectorSize: sectorSize) }
-
   /// What reactor `index` is made with.
   @usableFromInline
   func settings(for index: Int, slotCount: Int) -> ReactorSettings {
@@ -111,30 +108,18 @@ final class MountLifecycle: Sendable {
     return ReactorCounters(memory: shared.memory.region.slice(at: start, byteCount: ReactorCounters.byteCount))
   }
 
-  /// A transport over /dev/fuse for reactor `index`.
-  @usableFromInline
-  func makeChannel(
-    for index: Int, deviceDescriptor: CInt, buffers: [SharedRegion]
-  ) throws(FuseError) -> FuseChannel {
-    let descriptor = try session.makeChannelDescriptor(isFirst: index == 0)
-    do {
-      return try FuseChannel(
-        descriptor: OwnedDescriptor(descriptor), stopDescriptor: stopEvent, deviceDescriptor: deviceDescriptor,
-        buffers: buffers,
-        counters: counters(of: index))
-    } catch {
-      throw .system(call: "\(error.call)", code: error.code)
-    }
-  }
-
   /// Starts the reactors and waits until each of them serves.
   /// - Throws: what made the first of them fail, after all have ended and the mount is undone.
   @usableFromInline
   func start(_ body: @escaping @Sendable (Int) -> Void) throws(FuseError) {
     precondition(state.withLock { $0.threads.isEmpty }, "a mount is started once")
+    do throws(FuseError) { try agreeOnRings() } catch {
+      session.disconnect()
+      throw error
+    }
     var failure: FuseError?
     for index in 0..<reactorCount {
-      let cpu = options.cpus.isEmpty ? nil : options.cpus[index % options.cpus.count]
+      let cpu = cpu(of: index)
       do {
         let thread = try ReactorThread(name: "pvdisk-q\(index)", cpu: cpu) { body(index) }
         state.withLock { $0.threads.append(thread) }

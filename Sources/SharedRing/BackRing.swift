@@ -99,6 +99,9 @@ public struct BackRing: ~Copyable {
   /// Whether responses wait to be published.
   @inlinable public var hasUnpublishedResponses: Bool { publishedResponseProducer != privateResponseProducer }
 
+  /// Responses that wait to be published.
+  @inlinable public var unpublishedResponses: UInt32 { publishedResponseProducer.distance(to: privateResponseProducer) }
+
   /// Shows the peer all enqueued responses and says whether it has to be woken
   /// (ring.h `RING_PUSH_RESPONSES_AND_CHECK_NOTIFY`).
   @inlinable

@@ -70,6 +70,35 @@ struct BlockDeviceImageTests {
     #expect(try scratch.read().prefix(65536).allSatisfy { $0 == 7 })
   }
 
+  @Test("a discard also discards what read-ahead brings back while it is under way")
+  func discardBesideReadAhead() throws {
+    // The model's test met this once in a hundred runs; here a neighbour's read-ahead never stops.
+    let scratch = try ScratchDirectory(inMemory: true)
+    let byteCount = 2 << 20
+    let (start, length) = (64 << 10, 256 << 10)
+    try scratch.write(Array(repeating: 7, count: byteCount))
+    let loop = try LoopDevice(file: scratch.file(), sectorSize: 4096)
+    let image = try RawImage.open(path: loop.path)
+    let reader = try NeighbourReader(path: loop.path, end: start)
+    do {
+      var driver = try image.driver()
+      let old = try ScatteredMemory(byteCount: length)
+      old.bytes = Array(repeating: 7, count: length)
+      let found = try ScatteredMemory(byteCount: 32 << 10)
+      let zeros = Array(repeating: UInt8(0), count: 32 << 10)
+      for round in 0..<60 {
+        #expect(driver.run(at: start, length, .write, old) == 0)
+        #expect(driver.run(.flush()) == 0)
+        #expect(driver.run(at: start, length, .discard) == 0)
+        #expect(driver.run(at: start, 32 << 10, .read, found) == 0)
+        let isGone = found.bytes == zeros
+        try #require(isGone, "round \(round)")
+      }
+    }
+    reader.stop()
+    try image.close()
+  }
+
   @Test("a writer claims the device from others")
   func claim() throws {
     try scratch.write(Array(repeating: 7, count: 1 << 20))

@@ -93,6 +93,9 @@ struct RequestSlotTests {
     }
     var failing = slot(.blockDiscard)
     #expect(failing.advance(result: -EIO) == .done(EIO))
+    var busy = slot(.blockDiscard)
+    #expect(busy.advance(result: -EBUSY) == .again && busy.step == .blockDiscard)
+    #expect(busy.advance(result: 0) == .done(0))
   }
 
   @Test("a secure discard overwrites, syncs and then frees, and fails where one before the last fails")

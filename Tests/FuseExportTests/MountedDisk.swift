@@ -39,7 +39,15 @@ final class MountedDisk: Sendable {
   }
 }
 
-/// Mounts a disk, runs `body` with it, unmounts, and checks that the disk was never asked for nonsense.
+/// The transports that this machine offers: what holds on the one holds on the other.
+enum Transports {
+  static let available: [FuseTransportChoice] =
+    SystemView.text("/sys/module/fuse/parameters/enable_uring").hasPrefix("Y") ? [.device, .ring] : [.device]
+}
+
+/// For each transport mounts a disk, runs `body` with it, unmounts, and checks that the disk was never asked for nonsense.
+///
+/// The answer is the last body's.
 func withMountedDisk<R>(
   byteCount: Int = 4 << 20, geometry: BlockGeometry? = nil, behaviour: MemoryDisk.Behaviour = .init(),
   shape: TemporaryPlace.Shape = .directory, options: (inout FuseOptions) -> Void = { _ in },
@@ -47,12 +55,19 @@ func withMountedDisk<R>(
 ) throws -> R {
   let geometry =
     geometry ?? BlockGeometry(sectorCount: UInt64(byteCount / 512), discard: DiscardAbility(leavesZeros: true))
-  let mounted = try MountedDisk(MemoryDisk(geometry: geometry, behaviour: behaviour), shape: shape, options: options)
-  let result = Result { try body(mounted) }
-  let outcome = mounted.end()
-  #expect(outcome.flushError == nil)
-  #expect(mounted.disk.requestCounts.violations == 0)
-  return try result.get()
+  var result: R?
+  for transport in Transports.available {
+    let disk = try MemoryDisk(geometry: geometry, behaviour: behaviour)
+    let mounted = try MountedDisk(disk, shape: shape) {
+      $0.transport = transport
+      options(&$0)
+    }
+    let outcome = Result { try body(mounted) }
+    #expect(mounted.end().flushError == nil, "over \(transport)")
+    #expect(mounted.disk.requestCounts.violations == 0, "over \(transport)")
+    result = try outcome.get()
+  }
+  return try #require(result)
 }
 
 /// A fresh directory, or a file in one.

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "FuseRing.h"
+
 struct iovec;
 
 /// A submission ring, its completion ring and the eventfd that tells of completions.

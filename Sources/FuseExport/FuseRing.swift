@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT
+
+import CUring
+import Glibc
+public import GuestMemory
+
+/// What a request over io_uring takes beside its buffer: struct fuse_uring_req_header, which the kernel and we share, and
+/// our own notes; 512 bytes, so that none crosses a page.
+///
+///     0      struct fuse_in_header, 40 bytes; in the answer struct fuse_out_header, 16 bytes
+///     128    the operation's own structure, 128 bytes
+///     256    struct fuse_uring_ent_in_out: flags, the number to commit with, bytes in the buffer
+///     288    the answer's structure, 208 bytes; the kernel wants it in the buffer
+///     496    the kernel's queue; whether it has ever sent a request into this memory
+enum RingFrame {
+  static let byteCount = 512
+  static let arguments = 128
+  static let commit = 264
+  static let payloadByteCount = 272
+  static let smallAnswer = 288
+  static let smallAnswerCapacity = 208
+  static let kernelQueue = 496
+  static let isServing = 498
+}
+
+/// The fast transport: one io_uring for the kernel's queues that this reactor serves, and a ``FuseChannel`` for what the
+/// kernel still sends over /dev/fuse (FORGET and INTERRUPT, or everything, should it refuse the ring).
+///
+/// The kernel copies a request into its slot's memory when we enter the ring, and an answer out of it when we commit. The
+/// entry that sends answers also fetches requests and sleeps until there is one: a lone request costs one system call.
+/// Slots `0..<entryCount` are the ring's, the further ones the channel's.
+@usableFromInline
+struct FuseRing: FuseTransport, ~Copyable {
+  /// Answers that are worth an entry of their own while more requests are at hand.
+  private static let publishThreshold = 8
+  private static let stopTag = UInt64.max
+  private static let deviceTag = UInt64.max - 1
+  private static let channelTag = UInt64.max - 2
+
+  @usableFromInline let ring: RingConnection
+  @usableFromInline var channel: FuseChannel
+  /// Whether this reactor takes what comes over /dev/fuse.
+  private let takesChannel: Bool
+  @usableFromInline let frames: MappedMemory
+  private let buffers: [SharedRegion]
+  private let entryCount: Int
+  private let payloadCapacity: Int
+  private let stopDescriptor: CInt
+  private let deviceDescriptor: CInt
+  private let counters: ReactorCounters
+  private var isStopWatched = false
+  private var isDeviceWatched = false
+  private var isChannelWatched = false
+  private var channelMayHaveRequests = false
+  /// Whether completions have been taken since the kernel was last entered.
+  private var hasTaken = false
+  /// Entries that the kernel has not taken out of service.
+  private var liveEntries = 0
+
+  /// Takes over a ring, which is the calling thread's from here on.
+  init(
+    ring: consuming RingConnection, queues: KernelQueues, channel: consuming FuseChannel, takesChannel: Bool,
+    stopDescriptor: CInt, deviceDescriptor: CInt, buffers: [SharedRegion], counters: ReactorCounters
+  ) throws(SystemError) {
+    let frames = try MappedMemory(anonymousByteCount: (max(buffers.count, 1) * RingFrame.byteCount + 4095) & ~4095)
+    try ring.enable()
+    self.frames = frames
+    self.ring = ring
+    self.channel = channel
+    self.takesChannel = takesChannel
+    self.buffers = buffers
+    self.stopDescriptor = stopDescriptor
+    self.deviceDescriptor = deviceDescriptor
+    self.counters = counters
+    entryCount = queues.entryCount
+    payloadCapacity = queues.payloadCapacity
+    liveEntries = queues.entryCount
+    for slot in 0..<queues.entryCount {
+      frame(slot).store(queues.queue(ofEntry: slot), at: RingFrame.kernelQueue)
+    }
+  }
+
+  /// Registers an entry for each slot: 0, or the `errno` for which the kernel refused one.
+  mutating func registerEntries() -> CInt {
+    for slot in 0..<entryCount { register(slot) }
+    // A refusal is answered at once, a wish that was taken note of is not.
+    _ = ring.enter(waits: false)
+    return ring.firstFailure() ?? 0
+  }
+
+  private func register(_ slot: Int) {
+    ring.register(slot, queue: frame(slot).load(UInt16.self, at: RingFrame.kernelQueue), frame(slot), buffers[slot])
+  }
+
+  private func frame(_ slot: Int) -> SharedRegion {
+    frames.region.slice(at: slot &* RingFrame.byteCount, byteCount: RingFrame.byteCount)
+  }
+
+  @usableFromInline
+  func header(_ slot: Int) -> SharedRegion {
+    guard slot < entryCount else { return channel.header(slot &- entryCount) }
+    return frames.region.slice(at: slot &* RingFrame.byteCount, byteCount: FuseHeader.byteCount)
+  }
+
+  @usableFromInline
+  func arguments(_ slot: Int) -> SharedRegion {
+    guard slot < entryCount else { return channel.arguments(slot &- entryCount) }
+    return frames.region.slice(
+      at: slot &* RingFrame.byteCount &+ RingFrame.arguments, byteCount: FuseSize.argumentCapacity)
+  }
+
+  @usableFromInline
+  func answerArea(_ slot: Int) -> SharedRegion {
+    guard slot < entryCount else { return channel.answerArea(slot &- entryCount) }
+    return frames.region.slice(
+      at: slot &* RingFrame.byteCount &+ RingFrame.smallAnswer, byteCount: RingFrame.smallAnswerCapacity)
+  }
+
+  // MARK: Requests
+
+  @usableFromInline
+  mutating func nextRequest() -> FuseReceipt {
+    while true {
+      while let (tag, value) = ring.takeCompletion() {
+        hasTaken = true
+        if tag < UInt64(entryCount) {
+          let slot = Int(truncatingIfNeeded: tag)
+          if value == 0 { return accept(slot) }
+          if !recover(slot, value) { return .unmounted }
+        } else if noteWatched(tag) == .stop {
+          return .unmounted
+        }
+      }
+      if channelMayHaveRequests, let receipt = nextChannelRequest() { return receipt }
+      // First let the reactor work off what it has: sleeping afterwards enters the kernel anyway.
+      if hasTaken {
+        hasTaken = false
+        return .none
+      }
+      guard ring.hasTaskWork else { return .none }
+      enter(waits: false)
+      hasTaken = true
+    }
+  }
+
+  private func accept(_ slot: Int) -> FuseReceipt {
+    let frame = frame(slot)
+    frame.store(UInt8(1), at: RingFrame.isServing)
+    // What the kernel says is trusted; that it fits is checked where it is used.
+    let byteCount = Int(frame.load(UInt32.self, at: RingFrame.payloadByteCount))
+    return .request(slot: slot, payloadByteCount: min(byteCount, payloadCapacity))
+  }
+
+  /// Deals with a command that failed; false when the file system is gone.
+  private mutating func recover(_ slot: Int, _ value: Int32) -> Bool {
+    switch -value {
+    case ENOTCONN, ECONNABORTED, ECANCELED, ENODEV: return false
+    case EAGAIN, EINTR:
+      if frame(slot).load(UInt8.self, at: RingFrame.isServing) == 0 { register(slot) } else { commit(slot) }
+    default:
+      // The kernel has let go of this entry, and of the request in it.
+      counters.add(to: .lostAnswers)
+      liveEntries &-= 1
+      return liveEntries > 0
+    }
+    return true
+  }
+
+  private mutating func noteWatched(_ tag: UInt64) -> WakeReason {
+    switch tag {
+    case Self.stopTag: return .stop
+    case Self.deviceTag: isDeviceWatched = false
+    default:
+      isChannelWatched = false
+      channelMayHaveRequests = true
+    }
+    return []
+  }
+
+  private mutating func nextChannelRequest() -> FuseReceipt? {
+    switch channel.nextRequest() {
+    case .request(let slot, let byteCount): return .request(slot: slot &+ entryCount, payloadByteCount: byteCount)
+    case .none:
+      channelMayHaveRequests = false
+      return nil
+    case .saturated: return nil
+    case .unmounted: return .unmounted
+    }
+  }
+
+  // MARK: Answers
+
+  @usableFromInline
+  mutating func answer(_ slot: Int, error: CInt, byteCount: Int) {
+    guard slot < entryCount else { return channel.answer(slot &- entryCount, error: error, byteCount: byteCount) }
+    precondition(byteCount <= RingFrame.smallAnswerCapacity, "an answer outgrew its frame")
+    buffers[slot].move(from: frame(slot), at: RingFrame.smallAnswer, to: 0, byteCount: byteCount)
+    commit(slot, error: error, byteCount: byteCount)
+  }
+
+  @usableFromInline
+  mutating func answerPayload(_ slot: Int, from offset: Int, byteCount: Int) {
+    guard slot < entryCount else {
+      return channel.answerPayload(slot &- entryCount, from: offset, byteCount: byteCount)
+    }
+    // The kernel takes an answer from the start of the buffer.
+    if offset > 0 { buffers[slot].move(from: buffers[slot], at: offset, to: 0, byteCount: byteCount) }
+    commit(slot, error: 0, byteCount: byteCount)
+  }
+
+  @usableFromInline
+  mutating func release(_ slot: Int) {
+    guard slot < entryCount else { return channel.release(slot &- entryCount) }
+    // The ring knows no request without an answer; this gives the entry back.
+    commit(slot, error: 0, byteCount: 0)
+  }
+
+  private func commit(_ slot: Int, error: CInt, byteCount: Int) {
+    let frame = frame(slot)
+    // The number of the request stands in both headers at the same place.
+    frame.store(UInt32(FuseSize.outHeader &+ byteCount), at: 0)
+    frame.store(-error, at: 4)
+    frame.store(UInt32(byteCount), at: RingFrame.payloadByteCount)
+    commit(slot)
+  }
+
+  private func commit(_ slot: Int) {
+    let frame = frame(slot)
+    ring.commit(
+      slot, queue: frame.load(UInt16.self, at: RingFrame.kernelQueue),
+      number: frame.load(UInt64.self, at: RingFrame.commit))
+  }
+
+  // MARK: Entering the kernel
+
+  private func enter(waits: Bool) {
+    counters.add(to: .receiveCalls)
+    _ = ring.enter(waits: waits)
+  }
+
+  @usableFromInline
+  mutating func publishBatch() {
+    if ring.preparedCount >= Self.publishThreshold { enter(waits: false) }
+  }
+
+  @usableFromInline
+  mutating func publish() {
+    if ring.preparedCount > 0 { enter(waits: false) }
+  }
+
+  @usableFromInline
+  mutating func wait() -> WakeReason {
+    if !isStopWatched {
+      isStopWatched = true
+      ring.watch(stopDescriptor, as: Self.stopTag)
+    }
+    if !isDeviceWatched && deviceDescriptor >= 0 {
+      isDeviceWatched = true
+      ring.watch(deviceDescriptor, as: Self.deviceTag)
+    }
+    if takesChannel && !isChannelWatched && !channelMayHaveRequests {
+      isChannelWatched = true
+      ring.watch(channel.descriptor.number, as: Self.channelTag)
+    }
+    counters.add(to: .wakeUps)
+    enter(waits: true)
+    // What has come, a stop too, is told by the completions.
+    hasTaken = false
+    return []
+  }
+
+  @usableFromInline
+  mutating func waitForDevice() {
+    publish()
+    channel.waitForDevice()
+  }
+}

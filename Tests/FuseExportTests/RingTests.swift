@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+
+import BlockIO
+import Glibc
+import GuestMemory
+import PVTestSupport
+import Testing
+
+@testable import FuseExport
+
+@Suite("FUSE over io_uring")
+struct RingTests {
+  static let isOffered = Transports.available.contains(.ring)
+
+  @Test("each of the kernel's queues has one reactor, and each reactor's share of slots is divided among its queues")
+  func queues() {
+    for count in 1...9 {
+      for reactors in 1...9 {
+        var served: [UInt16] = []
+        for reactor in 0..<reactors {
+          let queues = KernelQueues(
+            count: count, reactorCount: reactors, reactor: reactor, slotCount: 16, payloadCapacity: 4096)
+          #expect(queues.entryCount <= max(16, queues.queueCount))
+          let entries = (0..<queues.entryCount).map(queues.queue)
+          #expect(entries.allSatisfy { Int($0) % reactors == reactor })
+          for queue in Set(entries) { #expect(entries.count { $0 == queue } == queues.depth) }
+          served += Set(entries)
+        }
+        #expect(served.sorted() == (0..<UInt16(count)).map { $0 }, "\(count) queues, \(reactors) reactors")
+      }
+    }
+    let few = KernelQueues(count: 8, reactorCount: 2, reactor: 1, slotCount: 1, payloadCapacity: 4096)
+    #expect(few.depth == 1 && few.entryCount == 4, "no queue is without an entry")
+  }
+
+  @Test(
+    "a list of CPUs is counted",
+    arguments: [("0-1\n", 2), ("0", 1), ("0-3,8,10-11\n", 7), ("", nil), ("x", nil), ("3-1", nil)])
+  func list(_ text: String, _ count: Int?) {
+    #expect(RingSupport.count(ofList: text) == count)
+  }
+
+  @Test("a kernel that does not offer it is named, with the way to switch it on", .enabled(if: !isOffered))
+  func refused() throws {
+    let disk = try MountTests.smallDisk()
+    do {
+      _ = try MountedDisk(disk) { $0.transport = .ring }
+      Issue.record("the mount was not refused")
+    } catch FuseError.ringUnavailable(let reason) {
+      #expect(reason.contains("enable_uring") || reason.contains("Linux 6.14"))
+    }
+    try MountedDisk(disk) { $0.transport = .automatic }.end()
+  }
+
+  @Test("answers go out with the call that fetches requests, and not over /dev/fuse", .enabled(if: isOffered))
+  func inUse() throws {
+    for transport in [FuseTransportChoice.ring, .automatic] {
+      let mounted = try MountedDisk(MountTests.smallDisk()) { $0.transport = transport }
+      do {
+        let file = try OpenFile(mounted.path)
+        for value in UInt8(1)...100 {
+          try file.write(Array(repeating: value, count: 512), at: Int(value) * 512)
+          #expect(try file.read(512, at: Int(value) * 512) == Array(repeating: value, count: 512))
+        }
+      }
+      let statistics = mounted.mount.statistics
+      #expect(statistics.reads == 100 && statistics.writes == 100)
+      #expect(statistics.answerCalls == 0)
+      mounted.end()
+    }
+  }
+
+  @Test("a ring that cannot be made leaves /dev/fuse, unless it was asked for", .enabled(if: isOffered))
+  func shortage() async {
+    await #expect(processExitsWith: .success) {
+      let place = try TemporaryPlace(.directory)
+      var options = FuseOptions(mountPoint: place.path)
+      options.depth = 100_000
+      options.transport = .ring
+      do {
+        _ = try FuseMount.mount(device: MountTests.smallDisk(), options: options).start()
+        exit(2)
+      } catch FuseError.ringUnavailable {
+      }
+      guard !SystemView.mounts().contains(place.path) else { exit(3) }
+      place.remove()
+      exit(0)
+    }
+  }
+
+  @Test("many readers and writers on every CPU read what was written", .enabled(if: isOffered))
+  func crowd() throws {
+    let geometry = BlockGeometry(sectorCount: 16384)
+    var behaviour = MemoryDisk.Behaviour()
+    behaviour.asynchronySeed = 5
+    for reactors in [1, 2] {
+      let mounted = try MountedDisk(MemoryDisk(geometry: geometry, behaviour: behaviour)) {
+        $0.transport = .ring
+        $0.depth = 3
+        $0.reactorCount = reactors
+      }
+      let path = mounted.path
+      let users = (0..<8).map { index in
+        TestThread {
+          let file = try OpenFile(path)
+          var generator = SeededGenerator(seed: UInt64(index))
+          var wrong = 0
+          for _ in 0..<60 {
+            let place = index * 1_000_000 + Int.random(in: 0..<200_000, using: &generator)
+            let bytes = randomBytes(Int.random(in: 1...150_000, using: &generator), &generator)
+            if try file.write(bytes, at: place) != bytes.count { wrong += 1 }
+            if try file.read(bytes.count, at: place) != bytes { wrong += 1 }
+          }
+          return wrong
+        }
+      }
+      for user in users { #expect(try user.value() == 0) }
+      mounted.end()
+      #expect(mounted.disk.requestCounts.violations == 0)
+    }
+  }
+}
