@@ -38,6 +38,8 @@ public enum QueueCounter: Int, CaseIterable, Sendable {
   case responses
   /// Notifications sent to the frontend.
   case notifications
+  /// Requests whose data was not what its protection information says.
+  case protection_errors
   /// Times that the queue stopped for good because the frontend broke the ring's rules.
   case ring_broken
 

@@ -4,6 +4,7 @@ public import BlockBack
 public import BlockIO
 import GuestMemory
 public import PVTestSupport
+public import Protection
 import SharedRing
 public import XenHypervisor
 public import XenWire
@@ -26,6 +27,8 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     public var knobs = BackendKnobs()
     /// Pages in the ring.
     public var ringPages = 1
+    /// How requests carry protection information.
+    public var protection = RingProtection.off
     /// Where the ring's indices begin.
     public var start: UInt32 = 0
     /// How foreign pages are mapped.
@@ -46,6 +49,8 @@ public final class ScriptedFrontend<ABI: RingFormat> {
   public let disk: GatedDisk
   /// The ring.
   public let ring: RawRing<ABI>
+  /// What the backend found that its protection information does not vouch for.
+  public let findings = ProtectionFindings()
   /// The backend's counters.
   public let counters: CounterTable
   /// The backend; nil lets it go.
@@ -63,7 +68,8 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     machine = try PeerMachine(mapping: setup.mapping)
     ledgerBefore = machine.ledger
     disk = GatedDisk(try MemoryDisk(geometry: setup.geometry))
-    let plan = ABI.plan(ringPages: setup.ringPages)
+    var plan = ABI.plan(ringPages: setup.ringPages)
+    plan.protection = setup.protection
     ringPages = try machine.guest.allocatePages(setup.ringPages)
     ring = RawRing(ringPages.region)
     produced = setup.start
@@ -78,9 +84,10 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     let port = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
     let mapping = try machine.control.mapContiguously(ringReferences, of: PeerMachine.guestID)
     counters = try CounterTable(count: QueueCounter.allCases.count)
-    let connection = BackConnection(
+    var connection = BackConnection(
       platform: machine.control, peer: PeerMachine.guestID, port: port, ringPages: mapping, plan: plan,
       abilities: setup.abilities)
+    connection.findings = findings
     let attached = try BackRing(attachingTo: mapping.region, RingGeometry(plan))
     let cache = try PersistentGrantCache(knobs: setup.knobs)
     let image = try disk.makeQueue(0, buffers: BufferDemand(count: Int(ring.slotCount), byteCount: 0))
