@@ -54,15 +54,22 @@ let package = Package(
     module("XenStore", imports: ["XenWire", "GuestMemory", "CLinux", collections]),
     module("XenBus", imports: ["XenStore", "XenWire"]),
     module(
-      "BlockFront", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+      "BlockFront",
+      imports: [
+        "BlockIO", "Protection", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
+      ]),
     module(
-      "BlockBack", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+      "BlockBack",
+      imports: [
+        "BlockIO", "Protection", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
+      ]),
     module("DiskImages", imports: ["BlockIO", "GuestMemory", "CLinux", "CUring"]),
     module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3", "CUring"]),
     module(
       "PVMachine",
       imports: [
-        "BlockFront", "BlockBack", "DiskImages", "FuseExport", "XenBus", "XenStore", "XenHypervisor", "SharedRing",
+        "BlockFront", "BlockBack", "Protection", "DiskImages", "FuseExport", "XenBus", "XenStore", "XenHypervisor",
+        "SharedRing",
         "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
     module("Figures", imports: ["XenWire"]),
@@ -92,7 +99,8 @@ let package = Package(
     .target(
       name: "PVPeers",
       dependencies: [
-        "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
+        "PVTestSupport", "Protection", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire",
+        "GuestMemory",
       ],
       path: "Tests/PVPeers", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
@@ -107,19 +115,23 @@ let package = Package(
     tests(
       "BlockBackTests",
       imports: [
-        "PVPeers", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "XenRecords",
+        "PVPeers", "Protection", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
+        "XenRecords",
       ]
     ),
     tests(
       "BlockFrontTests",
-      imports: ["PVPeers", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+      imports: [
+        "PVPeers", "Protection", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
+      ]),
     .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
     tests(
       "PVMachineTests",
       imports: [
-        "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
+        "PVMachine", "Protection", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore",
+        "XenHypervisor",
         "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),

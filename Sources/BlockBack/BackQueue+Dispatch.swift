@@ -11,6 +11,9 @@ extension BackQueue where Image: ~Copyable {
     let operation = slot.operation
     unsafe pending.requests[request] = PendingRequest(
       id: slot.id, sector: slot.sector, operation: operation, stage: .transferring)
+    if Format.protectionOffset >= 0, protection.mode == .slot {
+      unsafe pending.requests[request].tuple = slot.protection
+    }
     if operation == .read || operation == .write {
       dispatchDirect(request, operation, slot)
     } else if operation == .indirect, Format.indirectPages > 0 {
@@ -35,6 +38,7 @@ extension BackQueue where Image: ~Copyable {
   /// Checks the segments in `scratch`, finds their pages and starts the I/O.
   @inlinable
   mutating func transfer(_ request: Int, _ operation: BlockOperation, segmentCount: Int) {
+    if protection.mode != .off { return transferProtected(request, operation, segmentCount: segmentCount) }
     counters.add(UInt64(segmentCount), to: QueueCounter.segments.rawValue)
     var sectorCount: UInt64 = 0
     for index in 0..<segmentCount {

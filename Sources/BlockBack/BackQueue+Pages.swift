@@ -102,6 +102,7 @@ extension BackQueue where Image: ~Copyable {
       return submit(request, .write)
     }
     if unsafe pending.requests[request].rangesLeft > 0, errorCode == 0 { return startNextRange(request) }
+    if protection.mode != .off, errorCode == 0 { vouchForRead(request) }
     finish(request, errorCode == 0 ? .okay : failure(request, errorCode))
   }
 
@@ -119,6 +120,7 @@ extension BackQueue where Image: ~Copyable {
     let wire = unsafe pending.requests[request]
     if request == barrier { barrier = -1 }
     pending.giveBack(request)
+    if protection.mode == .slot { ring.storeProtection(wire.tuple, at: protection.slotOffset) }
     ring.enqueue(BlockResponse(id: wire.id, operation: wire.operation, status: status))
     count(wire, status)
   }

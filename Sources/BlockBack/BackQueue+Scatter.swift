@@ -10,6 +10,11 @@ extension BackQueue where Image: ~Copyable {
   /// Checks the descriptors in `scratch`, joins those that follow each other on the disk to ranges, finds their pages and
   /// starts the first range.
   mutating func transferScattered(_ request: Int, _ operation: BlockOperation, segmentCount: Int) {
+    if protection.mode != .off {
+      guard isConsecutive(segmentCount) else { return finish(request, .error) }
+      unsafe pending.requests[request].sector = scratch.sectors[0]
+      return transferProtected(request, operation, segmentCount: segmentCount)
+    }
     counters.add(UInt64(segmentCount), to: QueueCounter.segments.rawValue)
     let isRead = operation == .read
     guard isRead || !validator.isReadOnly, let count = gatherRanges(request, segmentCount: segmentCount),

@@ -2,6 +2,7 @@
 
 public import BlockIO
 public import GuestMemory
+public import Protection
 public import SharedRing
 public import XenHypervisor
 public import XenWire
@@ -36,6 +37,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @usableFromInline let counters: CounterWriter
   @usableFromInline let policy: NotificationPolicy
   @usableFromInline var coalescer = KickCoalescer()
+  @usableFromInline let protection: BackProtection
   @usableFromInline var barrier: Int = -1
   @usableFromInline var now: UInt64 = 0
   /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
@@ -62,6 +64,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       hasRanges: connection.plan.format.numbers.descriptorsCarrySectors)
     scratch = MappingScratch(
       capacity: segments, hasSectors: connection.plan.format.numbers.descriptorsCarrySectors)
+    protection = BackProtection(connection.plan, findings: connection.findings)
     self.ring = ring
     self.cache = cache
     self.image = image
@@ -256,6 +259,8 @@ public struct BackConnection<Platform: BackendPlatform> {
   public let abilities: BackAbilities
   /// When to notify.
   public let policy: NotificationPolicy
+  /// Where data that its protection information does not vouch for is reported.
+  public var findings: ProtectionFindings?
 
   /// Describes a connection.
   public init(

@@ -30,6 +30,9 @@ struct PendingRequest: BitwiseCopyable {
   /// The range that the image has in hand.
   @usableFromInline var range: Int32
   @usableFromInline var nextFree: Int32
+  /// With protection information: its extents, behind those of the data, or the tuple of the slot.
+  @usableFromInline var tupleExtents: Int32
+  @usableFromInline var tuple: UInt64
   /// What the response names: for an indirect request the inner operation.
   @usableFromInline var operation: BlockOperation
   @usableFromInline var stage: RequestStage
@@ -44,6 +47,8 @@ struct PendingRequest: BitwiseCopyable {
     persistentCount = 0
     rangesLeft = 0
     range = 0
+    tupleExtents = 0
+    tuple = 0
     self.nextFree = nextFree
     self.operation = operation
     self.stage = stage

@@ -42,6 +42,8 @@ public enum QueueCounter: Int, CaseIterable, Sendable {
   case notifications_saved
   /// Notifications that were held back because more responses were about to come.
   case notifications_deferred
+  /// Requests whose data was not what its protection information says.
+  case protection_errors
   /// Times that the queue stopped for good because the frontend broke the ring's rules.
   case ring_broken
 

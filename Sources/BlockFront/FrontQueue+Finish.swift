@@ -17,6 +17,7 @@ extension FrontQueue {
     let shadow = unsafe shadows.shadows[id]
     guard shadow.state == .waiting, shadow.operation == response.operation else { return breakOff() }
     let io = Int(shadow.io)
+    if shadow.dataCount > 0, response.status == .okay, shadow.operation == .read { verifyRead(id, shadow) }
     if shadow.hasBounced || !abilities.isPersistent {
       letGo(id, isOkay: response.status == .okay)
       if isBroken { return }

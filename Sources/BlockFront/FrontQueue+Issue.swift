@@ -29,7 +29,7 @@ extension FrontQueue {
   ) -> Bool {
     guard let id = shadows.take() else { return false }
     let sector = unsafe table.ios[io].request.sectors.start &+ table.ios[io].issued
-    let limit = segmentLimit(format)
+    let limit = protection.mode.dataSegments(of: segmentLimit(format))
     let (count, sectors) = gatherPieces(io, id: id, isWrite: operation == .write, atMost: limit)
     guard count > 0 else {
       shadows.giveBack(id)
@@ -37,7 +37,11 @@ extension FrontQueue {
     }
     unsafe table.ios[io].issued &+= sectors
     unsafe table.ios[io].isIssued = table.ios[io].issued == table.ios[io].request.sectors.count
-    place(id, io: io, operation, sector: sector, segmentCount: count, format)
+    if protection.mode == .off {
+      place(id, io: io, operation, sector: sector, segmentCount: count, format)
+    } else {
+      placeProtected(id, io: io, operation, sector: sector, sectors: sectors, dataCount: count, format)
+    }
     return true
   }
 
@@ -135,7 +139,8 @@ extension FrontQueue {
     let byteCount = slot.encodeDirect(
       operation, segmentCount: segmentCount, handle: handle, id: UInt64(id), sector: sector)
     for index in 0..<segmentCount { slot.setDirectSegment(segment(id, index), at: index) }
-    ring.enqueue(slot, byteCount: byteCount)
+    let used = protect(&slot, byteCount)
+    ring.enqueue(slot, byteCount: used)
   }
 
   /// A request whose segments are not in its slot.
@@ -192,7 +197,8 @@ extension FrontQueue {
       }
       slot.setIndirectReference(reference, at: page)
     }
-    ring.enqueue(slot, byteCount: byteCount)
+    let used = protect(&slot, byteCount)
+    ring.enqueue(slot, byteCount: used)
   }
 
   private mutating func placeRun<Format: RingFormat>(
@@ -273,7 +279,7 @@ extension FrontQueue {
     let issued = unsafe table.ios[io].issued
     var remaining = range.count - issued
     var count = 0
-    let limit = min(segmentLimit(format), arena.zeroCount)
+    let limit = min(protection.mode.dataSegments(of: segmentLimit(format)), arena.zeroCount)
     while remaining > 0, count < limit {
       let sectors = min(remaining, UInt64(PageGeometry.sectorsPerPage))
       unsafe shadows.pieces[id * shadows.segments + count] = Piece(
@@ -283,7 +289,12 @@ extension FrontQueue {
     }
     unsafe table.ios[io].issued = range.count - remaining
     unsafe table.ios[io].isIssued = remaining == 0
-    place(id, io: io, .write, sector: range.start + issued, segmentCount: count, format)
+    if protection.mode == .off {
+      place(id, io: io, .write, sector: range.start + issued, segmentCount: count, format)
+    } else {
+      let sectors = range.count - remaining - issued
+      placeProtected(id, io: io, .write, sector: range.start + issued, sectors: sectors, dataCount: count, format)
+    }
     return true
   }
 }

@@ -33,6 +33,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline var shadows: ShadowTable
   @usableFromInline var runs: SegmentRuns
   @usableFromInline let descriptorsPerPage: Int
+  @usableFromInline var protection: FrontProtection
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
   /// Whether `issue` may get further than it got last time.
@@ -64,6 +65,10 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
       slotReferences: connection.abilities.isPersistent ? [] : references)
     runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0)
     descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
+    protection = FrontProtection(
+      connection.plan, segments: connection.abilities.maxSegments,
+      firstPage: arena.descriptorPage + slots * connection.plan.descriptorPages(for: connection.abilities.maxSegments),
+      findings: connection.findings)
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
     if connection.abilities.isPersistent {
       for (page, reference) in references.enumerated() {
@@ -97,9 +102,12 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     return Int(RingGeometry(connection.plan).depth) * (segments + connection.plan.descriptorPages(for: segments))
   }
 
-  /// The descriptor pages that a queue needs.
+  /// The pages for descriptors and for tuples that a queue needs.
   public static func descriptorPages(_ connection: FrontConnection<Platform>) -> Int {
-    Int(RingGeometry(connection.plan).depth) * connection.plan.descriptorPages(for: connection.abilities.maxSegments)
+    let segments = connection.abilities.maxSegments
+    let perSlot =
+      connection.plan.descriptorPages(for: segments) + FrontProtection.pagesPerSlot(connection.plan, segments)
+    return Int(RingGeometry(connection.plan).depth) * perSlot
   }
 
   /// Descriptor pages that a request of `segments` has.
@@ -201,6 +209,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     do {
       var waiting = try ring.unconsumedResponses()
       while waiting > 0, !isBroken {
+        if protection.mode == .slot { protection.answered = ring.responseProtection(at: protection.slotOffset) }
         finish(ring.takeResponse())
         waiting &-= 1
       }

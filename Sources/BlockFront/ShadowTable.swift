@@ -24,6 +24,10 @@ struct Shadow: BitwiseCopyable {
   @usableFromInline var state: ShadowState
   @usableFromInline var isIndirect: Bool
   @usableFromInline var hasBounced: Bool
+  /// With protection information: the segments of data, before those of tuples; else 0.
+  @usableFromInline var dataCount: Int32
+  /// With protection information: the first sector.
+  @usableFromInline var sector: UInt64
 
   @inlinable
   init(io: Int32, nextFree: Int32, segmentCount: Int32, operation: BlockOperation, state: ShadowState) {
@@ -35,6 +39,8 @@ struct Shadow: BitwiseCopyable {
     self.state = state
     isIndirect = false
     hasBounced = false
+    dataCount = 0
+    sector = 0
   }
 }
 

@@ -50,6 +50,7 @@ extension AttachedDisk {
   ) throws(BlockError) -> FrontQueue<EmulatedPlatform> {
     typealias Front = FrontQueue<EmulatedPlatform>
     var connection = connection
+    connection.findings = findings
     connection.abilities.discardLeavesZeros = image.geometry.discard?.leavesZeros ?? false
     let descriptors = Front.descriptorPages(connection)
     let pageCount = FrontArena.pageCount(demand: buffers, descriptorPages: descriptors)
@@ -89,10 +90,11 @@ extension AttachedDisk {
     let image = try self.image.makeQueue(
       index, buffers: BufferDemand(count: Int(ring.layout.slotCount), byteCount: 0))
     let abilities = backend.abilities(for: self.image.geometry, isPersistent: negotiation.isPersistent)
-    let connection = BackConnection(
+    var connection = BackConnection(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,
       port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities,
       policy: backend.knobs.notify)
+    connection.findings = findings
     return BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)

@@ -80,6 +80,12 @@ public struct BackRing: ~Copyable {
     consumed = consumed.advanced(by: 1)
   }
 
+  /// Writes the eight bytes at an offset of the next response's slot, before the response is enqueued.
+  @inlinable
+  public func storeProtection(_ tuple: UInt64, at offset: Int) {
+    layout.responses.store(tuple, at: responseCursor + offset)
+  }
+
   /// Fills the next response slot, field by field and padding zero.
   ///
   /// The peer does not see it before ``publishResponses()``.

@@ -117,6 +117,12 @@ public struct FrontRing: ~Copyable {
       status: BlockStatus(rawValue: Int16(truncatingIfNeeded: Int32(bitPattern: rest) >> 16)))
   }
 
+  /// The eight bytes at an offset of the next response's slot, fetched once; the caller has seen the response and not taken it.
+  @inlinable
+  public func responseProtection(at offset: Int) -> UInt64 {
+    layout.responses.load(UInt64.self, at: responseCursor + offset)
+  }
+
   /// Asks to be woken at the next response, then looks again (ring.h `RING_FINAL_CHECK_FOR_RESPONSES`).
   /// - Returns: whether responses wait after all, so that the caller must not sleep.
   @inlinable

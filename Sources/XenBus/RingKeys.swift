@@ -29,10 +29,14 @@ public enum RingKey {
   /// log2 of the pages of the response ring; written by the frontend when they are several.
   public static let responsePageOrder = NodeKey<UInt32>("rsp-ring-page-order", absent: 0)
 
+  /// How protection information can be carried: the backend's ways, 1 in slots and 2 for each sector added up; the
+  /// frontend's choice of one. The thread wants room for it and names no key.
+  public static let protection = NodeKey<UInt32>("feature-protection", absent: 0)
+
   /// The names of all keys that a frontend may write, but for references.
   static let names = [
     maxRequestSegments.name, segmentRing.name, segmentEntrySize.name, requestSize.name, indirectDescriptors.name,
-    separateRings.name, wholePage.name, alignment.name, responsePageOrder.name,
+    separateRings.name, wholePage.name, alignment.name, responsePageOrder.name, protection.name,
   ]
 }
 

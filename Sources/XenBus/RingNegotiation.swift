@@ -19,6 +19,8 @@ public struct RingOffer: Equatable, Sendable {
   public var canUseWholePage = false
   /// The largest alignment; 0: none.
   public var maxAlignment = 0
+  /// Protection information, in slots and for each sector.
+  public var canProtect = false
 
   /// The classic protocol alone.
   public init() {}
@@ -33,6 +35,7 @@ public struct RingOffer: Equatable, Sendable {
     offer.canSplit = true
     offer.canUseWholePage = true
     offer.maxAlignment = 128
+    offer.canProtect = true
     return offer
   }()
 
@@ -68,6 +71,7 @@ public struct RingOffer: Equatable, Sendable {
     canUseWholePage = backend.value(RingKey.wholePage)
     let alignment = Int(backend.value(RingKey.alignment))
     maxAlignment = alignment >= 128 ? 128 : alignment >= 64 ? 64 : 0
+    canProtect = backend.value(RingKey.protection) & 3 == 3
   }
 
   /// Writes what is offered, and nothing for what is not.
@@ -79,6 +83,7 @@ public struct RingOffer: Equatable, Sendable {
     if canSplit { try backend.write(1, to: RingKey.separateRings) }
     if canUseWholePage { try backend.write(true, to: RingKey.wholePage) }
     if maxAlignment > 0 { try backend.write(UInt32(maxAlignment), to: RingKey.alignment) }
+    if canProtect { try backend.write(3, to: RingKey.protection) }
   }
 
   /// Reads a frontend's choice and holds it against the offer.
@@ -111,6 +116,11 @@ public struct RingOffer: Equatable, Sendable {
     guard [0, 64, 128].contains(plan.alignment), plan.alignment <= maxAlignment else {
       throw RingRefusal("an alignment of \(plan.alignment), the maximum is \(maxAlignment)")
     }
+    let protection = frontend.value(RingKey.protection)
+    guard let protection = RingProtection(rawValue: protection), canProtect || protection == .off else {
+      throw RingRefusal("protection information of kind \(protection), which was not offered")
+    }
+    plan.protection = protection
     if let complaint = plan.complaint { throw RingRefusal(complaint) }
     return plan
   }
@@ -168,6 +178,8 @@ public struct RingWish: Equatable, Sendable {
   public var usesWholePage = false
   /// 64, 128 or 0.
   public var alignment = 0
+  /// Protection information.
+  public var protection = RingProtection.off
 
   /// The classic protocol.
   public init() {}
@@ -188,6 +200,7 @@ public struct RingWish: Equatable, Sendable {
     }
     plan.usesWholePage = usesWholePage && offer.canUseWholePage
     plan.alignment = min(alignment, offer.maxAlignment)
+    plan.protection = offer.canProtect ? protection : .off
     return plan
   }
 }
@@ -214,6 +227,7 @@ extension RingPlan {
     }
     if usesWholePage { try write(true, RingKey.wholePage) }
     if alignment > 0 { try write(UInt32(alignment), RingKey.alignment) }
+    if protection != .off { try write(protection.rawValue, RingKey.protection) }
   }
 
   /// Takes a former choice out of the frontend's folder, before another one is written.

@@ -47,6 +47,9 @@ public struct RingPlan: Equatable, Sendable {
   /// `segment-ring`: pages of the ring of segments.
   public var segmentRingPages = 1
 
+  /// How requests carry protection information.
+  public var protection = RingProtection.off
+
   /// The classic protocol of 64 bits, one page.
   public init() {}
 
@@ -81,6 +84,12 @@ public struct RingPlan: Equatable, Sendable {
     let stride = RingGeometry.round(slotSize, up: alignment)
     if header + stride > ringPages * RingGeometry.pageSize {
       return "no room for a slot of \(stride) bytes in \(ringPages) ring pages"
+    }
+    if protection == .slot {
+      let offset = format.numbers.protectionOffset
+      if offset < 0 { return "protection information in slots of \(variant.rawValue), which have no room for it" }
+      if stride < offset + 8 { return "protection information in slots of \(stride) bytes, which have no room for it" }
+      if isSplit { return "protection information in the responses of split rings, which have no room for it" }
     }
     if isSplit, indexPlacement == .together, alignment > 0 {
       return "index words together on one line and aligned to \(alignment) at the same time"

@@ -42,6 +42,16 @@ struct RingArguments: ParsableArguments {
     help: ArgumentHelp("When to notify: holdoff, poll, adaptive; or two of them, front/back.", valueName: "policy"))
   var notify = NotifyArgument(front: .holdOff, back: .holdOff)
 
+  @Option(
+    help: ArgumentHelp("Protection information on the ring: off, slot (8 bytes a request), sector.", valueName: "how"))
+  var dif = ProtectionName.off
+
+  enum ProtectionName: String, ExpressibleByArgument, CaseIterable {
+    case off, slot, sector
+
+    var wire: RingProtection { self == .off ? .off : self == .slot ? .slot : .sector }
+  }
+
   enum RingProtocol: String, ExpressibleByArgument, CaseIterable {
     case classic, x86_32, arm, wide
     case segmentRing = "segment-ring"
@@ -84,6 +94,7 @@ struct RingArguments: ParsableArguments {
     disk.rings.usesWholePage = wholePage
     disk.rings.alignment = align ?? 0
     if let backProtocol { disk.offer = backProtocol == .classic ? RingOffer() : .only(backProtocol) }
+    disk.rings.protection = dif.wire
     disk.frontNotify = notify.front
     disk.backNotify = notify.back
   }

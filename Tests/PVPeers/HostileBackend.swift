@@ -4,6 +4,7 @@ public import BlockFront
 public import BlockIO
 public import GuestMemory
 public import PVTestSupport
+public import Protection
 import SharedRing
 import XenHypervisor
 public import XenWire
@@ -66,6 +67,8 @@ public final class HostileBackend<ABI: RingFormat> {
   public let machine: PeerMachine
   /// The ring.
   public let ring: RawRing<ABI>
+  /// What the frontend found that its protection information does not vouch for.
+  public let findings = ProtectionFindings()
   /// The frontend's counters.
   public let counters: CounterTable
   /// The disk's bytes, for an honest answer.
@@ -93,9 +96,10 @@ public final class HostileBackend<ABI: RingFormat> {
     let remote = try machine.guest.allocateUnbound(remote: .control)
     _ = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
     counters = try CounterTable(count: FrontCounter.allCases.count)
-    let connection = FrontConnection(
+    var connection = FrontConnection(
       platform: machine.guest, peer: .control, port: remote, ring: pages, plan: plan, handle: 0xCA00,
       abilities: setup.abilities)
+    connection.findings = findings
     let descriptors = Front.descriptorPages(connection)
     let pageCount = FrontArena.pageCount(demand: setup.buffers, descriptorPages: descriptors)
     let count = Front.referenceCount(connection, arenaPages: pageCount)
