@@ -76,7 +76,8 @@ let package = Package(
     module(
       "Lab",
       imports: [
-        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "XenHypervisor", "XenBus",
+        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor",
+        "XenBus",
         "XenWire", "GuestMemory", "CLinux",
       ]),
     .executableTarget(

@@ -3,6 +3,7 @@
 import DiskImages
 import Figures
 import PVMachine
+import SharedRing
 import XenWire
 
 extension Experiment {
@@ -31,13 +32,19 @@ extension Experiment {
     var findings = Findings()
     findings.parameters = conditions(effort, [("I/O", "4 KiB random reads"), ("placement", "threads")])
     var trials: [StackTrial] = []
-    for depth in [1, 8, 32] {
-      for (policy, spin) in [("sleeps at once", UInt64(0)), ("looks 50 us first", 50_000)] {
+    let policies: [(String, @Sendable (inout StackTrial) -> Void)] = [
+      ("hold-off, sleeps at once", { $0.configuration.spinNanoseconds = 0 }),
+      ("hold-off, looks 50 us first", { _ in }),
+      ("adaptive", { $0.configuration.backNotify = .adaptive }),
+      ("both poll", { ($0.configuration.frontNotify, $0.configuration.backNotify) = (.poll, .poll) }),
+    ]
+    for depth in [1, 32] {
+      for (policy, change) in policies {
         trials.append(
           StackTrial("\(policy), depth \(depth)") {
             $0.configuration.placement = .threads
-            $0.configuration.spinNanoseconds = spin
             $0.benchmark.depth = depth
+            change(&$0)
           })
       }
     }
@@ -75,12 +82,16 @@ extension Experiment {
     let asleep = results[0].sample(\.nanosecondsPerIO).median
     let looking = results[1].sample(\.nanosecondsPerIO).median
     let one = results[1].sample { $0.each($0.totals.kicksSent) }.median
-    let many = results[results.count - 1].sample { $0.each($0.totals.frontNotifications) }.median
+    func notifications(_ index: Int) -> String {
+      Digits.rounded(
+        results[index].sample { $0.each($0.totals.frontNotifications + $0.totals.backNotifications) }.median)
+    }
     return [
       "Looking for 50 us before sleeping changes a single I/O from \(Digits.rounded(asleep)) to "
         + "\(Digits.rounded(looking)) ns, with \(Digits.rounded(one)) wake-ups an I/O left.",
-      "At depth 32 the front notifies \(Digits.rounded(many)) times an I/O: the hold-off of the event words already "
-        + "does most of what the thread asks for.",
+      "Notifications an I/O, both ends together, one at a time: \(notifications(1)) with hold-off, \(notifications(2)) "
+        + "adaptive, \(notifications(3)) when both poll; 32 in flight: \(notifications(5)), \(notifications(6)) and "
+        + "\(notifications(7)). The hold-off of the event words already does most of what the thread asks for.",
     ]
   }
 

@@ -185,7 +185,9 @@ public struct RingWish: Equatable, Sendable {
   public init() {}
 
   /// Whether nothing beyond the classic protocol is wished.
-  public var isClassic: Bool { variant == .classic && !isSplit && !usesWholePage && alignment == 0 }
+  public var isClassic: Bool {
+    variant == .classic && !isSplit && !usesWholePage && alignment == 0 && protection == .off
+  }
 
   /// What comes of the wish when a backend offers `offer`: each part that it has, the classic form of each that it lacks.
   public func plan(_ blockProtocol: BlockProtocol, ringPages: Int, _ offer: RingOffer) -> RingPlan {

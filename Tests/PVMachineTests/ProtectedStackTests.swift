@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+import BlockFront
 import BlockIO
 import Glibc
 import GuestMemory

@@ -107,18 +107,20 @@ struct RingNegotiationTests {
       try bench.nodes(bench.back) == [
         "max-request-segments": "256", "feature-segment-ring": "1", "feature-request-size": "1",
         "indirect-descriptors": "1", "feature-separate-req-and-rsp": "1", "feature-whole-page-ring": "1",
-        "alignment": "128",
+        "alignment": "128", "feature-protection": "3",
       ])
     var wish = RingWish()
     wish.variant = .slim32
     wish.isSplit = true
     wish.usesWholePage = true
     wish.alignment = 64
+    wish.protection = .sector
     _ = try bench.agree(wish, .everything, pages: 16)
     #expect(
       try bench.nodes(bench.front) == [
         "indirect-descriptors": "1", "feature-separate-req-and-rsp": "1", "feature-whole-page-ring": "1",
         "alignment": "64", "rsp-ring-page-order": "3",
+        "feature-protection": "2",
       ])
   }
 
