@@ -78,6 +78,9 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   /// Readable when the image has finished something.
   @inlinable public var waitDescriptor: CInt { image.waitDescriptor }
 
+  /// Plants bugs, for a test that wants to see them noticed; a release build has none.
+  public mutating func plant(_ faults: RingFaults) { ring.faults = faults }
+
   /// Follows a disk that changed its size.
   public mutating func resize(to sectorCount: UInt64) { validator.resize(to: sectorCount) }
 
@@ -238,7 +241,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       }
     }
     cache.forEachMapping { handle in BackQueue.unmapOne(handle, platform) }
-    platform.close(port)
+    if !ring.faults.has(.portKept) { platform.close(port) }
     platform.unmap(ringPages)
   }
 }

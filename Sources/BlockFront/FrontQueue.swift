@@ -47,7 +47,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   ///     and descriptor page.
   public init(
     connection: FrontConnection<Platform>, arena: consuming FrontArena, references: [GrantReference],
-    counters: CounterWriter
+    counters: CounterWriter, faults: RingFaults = RingFaults()
   ) {
     platform = connection.platform
     peer = connection.peer
@@ -58,6 +58,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     format = connection.plan.format
     descriptorPagesPerSlot = connection.plan.descriptorPages(for: connection.abilities.maxSegments)
     ring = FrontRing(attachingTo: connection.ring.region, RingGeometry(connection.plan))
+    ring.faults = faults
     self.counters = counters
     let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(
@@ -71,8 +72,12 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
       findings: connection.findings)
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
     if connection.abilities.isPersistent {
+      // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
+      let isAllGranted = connection.abilities.isBackendTrusted || faults.has(.userPagesGranted)
+      let firstGranted = isAllGranted ? 0 : arena.userPageCount
       for (page, reference) in references.enumerated() {
         unsafe arena.references[page] = reference
+        guard page >= firstGranted else { continue }
         connection.platform.grantAccess(
           reference, to: connection.peer, frame: arena.frame(page), isReadOnly: false)
       }

@@ -57,6 +57,12 @@ struct DiskOptions: ParsableArguments {
   @Flag(help: "Keep protection information of every sector in IMAGE.dif, and check every read against it.")
   var protectImage = false
 
+  @Option(
+    help: ArgumentHelp(
+      "How the guest's driver reaches the store: direct (function calls) or ring (a guest's ring page).",
+      valueName: "how"))
+  var guestStore = GuestStoreTransport.direct
+
   @Flag(name: [.short, .long], help: "Show the conversation in the store as it happens.")
   var verbose = false
 
@@ -93,6 +99,7 @@ struct DiskOptions: ParsableArguments {
     plan.disk.isReadOnly = isReadOnly
     plan.disk.placement = placement
     plan.machine.mapping = mapping == .remap ? .remap : .alias
+    plan.machine.guestStore = guestStore
     plan.fuse.fileName = vdev
     plan.fuse.fileSystemName = "pvdisk:\(image)"
     plan.fuse.isReadOnly = isReadOnly
@@ -108,3 +115,4 @@ struct DiskOptions: ParsableArguments {
 }
 
 extension Placement: ExpressibleByArgument {}
+extension GuestStoreTransport: ExpressibleByArgument {}
