@@ -7,6 +7,8 @@ import Glibc
 import GuestMemory
 import PVMachine
 import Protection
+import XenBus
+import XenWire
 
 extension Experiment {
   /// G: what protection information costs, and what it catches.
@@ -21,8 +23,9 @@ extension Experiment {
     ]
     let speed = guardTable(effort)
     let disk = try diskTable(effort)
+    let ring = try ringTable(effort)
     let catches = try catchTable(effort)
-    findings.tables = [speed.table, disk, sizeTable(), catches]
+    findings.tables = [speed.table, ring, disk, sizeTable(), catches]
     findings.plots = [speed.plot]
     findings.outcome = [
       speed.sentence,
@@ -65,6 +68,30 @@ extension Experiment {
         + "vouched for in \(Digits.rounded(Sample(runs[1]).median * 8)) ns."
       : "This CPU does not multiply without carries: both CRC rows are made by tables."
     return (table, plot, sentence)
+  }
+
+  /// What it costs to carry tuples over the ring: made and checked at both ends.
+  private static func ringTable(_ effort: LabEffort) throws(MachineError) -> LabTable {
+    var table = LabTable(
+      "On the ring (slim64, no data to move, 4 in flight), CPU us an I/O",
+      columns: ["I/O", "without", "slot: 8 bytes a request", "sector: 8 bytes a sector", "segments with sector"])
+    for (name, bytes) in [("4 KiB", 4096), ("64 KiB", 65_536), ("1 MiB", 1 << 20)] {
+      let trials = RingProtection.allCases.map { protection in
+        StackTrial("\(name), \(protection)") {
+          $0.speak(.slim64, segments: 256)
+          $0.configuration.rings.protection = protection
+          $0.configuration.maxPersistentGrants = 20_000
+          $0.benchmark.blockByteCount = bytes
+          $0.benchmark.depth = 4
+        }
+      }
+      let results = try effort.run(trials, on: nullImage())
+      let times = results.map { $0.sample { $0.processorPerIO / 1000 } }
+      table.add(
+        LabCell(stringLiteral: name), LabCell(times[0]), LabCell(times[1]), LabCell(times[2]),
+        LabCell(results[2].sample { $0.each($0.totals.segments) }))
+    }
+    return table
   }
 
   /// The stack on a disk of nothing, with and without protection around that disk.

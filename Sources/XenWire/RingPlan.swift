@@ -98,11 +98,7 @@ public struct RingPlan: Equatable, Sendable {
   }
 
   /// Segments that a request can carry in its own slot.
-  ///
-  /// The count of a direct request is one byte, so that of 256 places in a wide slot 255 can be used.
-  public var directSegments: Int {
-    variant == .wide ? min(segmentsPerRequest, Int(UInt8.max)) : format.numbers.directSegments
-  }
+  public var directSegments: Int { variant == .wide ? segmentsPerRequest : format.numbers.directSegments }
 
   /// Segments of the largest request when `offered` are offered beyond the slot's own: in descriptor pages, or in the ring
   /// of segments.

@@ -111,9 +111,8 @@ struct RingGeometryTests {
     for (segments, size, rows) in table {
       for row in rows {
         let wide = plan(.wide, pages: row.pages) { $0.segmentsPerRequest = segments }
-        // The count of a direct request is a byte: of 256 places 255 can be used.
-        let usable = min(segments, 255)
-        #expect(wide.slotSize == size && wide.directSegments == usable && wide.segmentLimit(offered: 4096) == usable)
+        #expect(
+          wide.slotSize == size && wide.directSegments == segments && wide.segmentLimit(offered: 4096) == segments)
         #expect(slots(wide) == row.count, "\(segments) segments, \(row.pages) pages")
         var whole = wide
         whole.usesWholePage = true
