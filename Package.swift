@@ -55,30 +55,24 @@ let package = Package(
     module("XenBus", imports: ["XenStore", "XenWire"]),
     module(
       "BlockFront",
-      imports: [
-        "BlockIO", "Protection", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
-      ]),
+      imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection"]),
     module(
       "BlockBack",
-      imports: [
-        "BlockIO", "Protection", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
-      ]),
+      imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection"]),
     module("DiskImages", imports: ["BlockIO", "GuestMemory", "CLinux", "CUring"]),
     module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3", "CUring"]),
     module(
       "PVMachine",
       imports: [
-        "BlockFront", "BlockBack", "Protection", "DiskImages", "FuseExport", "XenBus", "XenStore", "XenHypervisor",
-        "SharedRing",
-        "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
+        "BlockFront", "BlockBack", "DiskImages", "FuseExport", "XenBus", "XenStore", "XenHypervisor", "SharedRing",
+        "Protection", "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
     module("Figures", imports: ["XenWire"]),
     module(
       "Lab",
       imports: [
         "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor",
-        "XenBus",
-        "XenWire", "GuestMemory", "CLinux",
+        "XenBus", "XenWire", "GuestMemory", "CLinux",
       ]),
     .executableTarget(
       name: "pvdisk",
@@ -101,8 +95,7 @@ let package = Package(
     .target(
       name: "PVPeers",
       dependencies: [
-        "PVTestSupport", "Protection", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire",
-        "GuestMemory",
+        "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
       ],
       path: "Tests/PVPeers", swiftSettings: checked),
     .target(
@@ -129,15 +122,12 @@ let package = Package(
     tests(
       "BlockBackTests",
       imports: [
-        "PVPeers", "Protection", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
-        "XenRecords",
+        "PVPeers", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "XenRecords",
       ]
     ),
     tests(
       "BlockFrontTests",
-      imports: [
-        "PVPeers", "Protection", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
-      ]),
+      imports: ["PVPeers", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
     .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
@@ -147,8 +137,8 @@ let package = Package(
     tests(
       "PVMachineTests",
       imports: [
-        "PVMachine", "Protection", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore",
-        "XenHypervisor", "SharedRing", "XenWire",
+        "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
+        "SharedRing", "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),

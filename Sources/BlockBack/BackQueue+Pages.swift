@@ -104,7 +104,6 @@ extension BackQueue where Image: ~Copyable {
       return submit(request, .write)
     }
     if unsafe pending.requests[request].rangesLeft > 0, errorCode == 0 { return startNextRange(request) }
-    if protection.mode != .off, errorCode == 0 { vouchForRead(request) }
     finish(request, errorCode == 0 ? .okay : failure(request, errorCode))
   }
 
@@ -118,12 +117,12 @@ extension BackQueue where Image: ~Copyable {
   /// Lets go of the request's pages and puts its response on the ring.
   @inlinable
   mutating func finish(_ request: Int, _ status: BlockStatus) {
+    if protection != .off { protectResponse(request, status) }
     if ring.faults.has(.failureKeepsPages), status != .okay { unsafe pending.requests[request].persistentCount = 0 }
     releasePages(request)
     let wire = unsafe pending.requests[request]
     if request == barrier { barrier = -1 }
     pending.giveBack(request)
-    if protection.mode == .slot { ring.storeProtection(wire.tuple, at: protection.slotOffset) }
     ring.enqueue(BlockResponse(id: wire.id, operation: wire.operation, status: status))
     count(wire, status)
   }

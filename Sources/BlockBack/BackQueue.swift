@@ -37,7 +37,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @usableFromInline let counters: CounterWriter
   @usableFromInline let policy: NotificationPolicy
   @usableFromInline var coalescer = KickCoalescer()
-  @usableFromInline let protection: BackProtection
+  @usableFromInline let protection: RingProtection
+  @usableFromInline let scanner: ProtectionScanner?
   @usableFromInline var barrier: Int = -1
   @usableFromInline var now: UInt64 = 0
   /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
@@ -54,6 +55,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     ringPages = connection.ringPages
     abilities = connection.abilities
     policy = connection.policy
+    protection = connection.plan.protection
+    scanner = connection.plan.protection == .off ? nil : ProtectionScanner(form: ProtectionForm())
     validator = RequestValidator(geometry: geometry, isReadOnly: connection.abilities.isReadOnly)
     format = connection.plan.format
     directLimit = connection.plan.directSegments
@@ -64,7 +67,6 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       hasRanges: connection.plan.format.numbers.descriptorsCarrySectors)
     scratch = MappingScratch(
       capacity: segments, hasSectors: connection.plan.format.numbers.descriptorsCarrySectors)
-    protection = BackProtection(connection.plan, findings: connection.findings)
     self.ring = ring
     self.cache = cache
     self.image = image
@@ -262,8 +264,6 @@ public struct BackConnection<Platform: BackendPlatform> {
   public let abilities: BackAbilities
   /// When to notify.
   public let policy: NotificationPolicy
-  /// Where data that its protection information does not vouch for is reported.
-  public var findings: ProtectionFindings?
 
   /// Describes a connection.
   public init(

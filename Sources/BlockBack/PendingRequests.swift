@@ -27,12 +27,13 @@ struct PendingRequest: BitwiseCopyable {
   @usableFromInline var persistentCount: Int32
   /// Ranges of the disk beside the first that have not been started, of a request that scatters.
   @usableFromInline var rangesLeft: Int32
+  /// Extents of tuples, behind those of data.
+  @usableFromInline var tupleExtentCount: Int32
+  /// The tuple that came in the slot.
+  @usableFromInline var tuple: UInt64
   /// The range that the image has in hand.
   @usableFromInline var range: Int32
   @usableFromInline var nextFree: Int32
-  /// With protection information: its extents, behind those of the data, or the tuple of the slot.
-  @usableFromInline var tupleExtents: Int32
-  @usableFromInline var tuple: UInt64
   /// What the response names: for an indirect request the inner operation.
   @usableFromInline var operation: BlockOperation
   @usableFromInline var stage: RequestStage
@@ -46,9 +47,9 @@ struct PendingRequest: BitwiseCopyable {
     mappedCount = 0
     persistentCount = 0
     rangesLeft = 0
-    range = 0
-    tupleExtents = 0
+    tupleExtentCount = 0
     tuple = 0
+    range = 0
     self.nextFree = nextFree
     self.operation = operation
     self.stage = stage

@@ -34,6 +34,8 @@ public enum QueueCounter: Int, CaseIterable, Sendable {
   case grants_persistent
   /// Mappings that the persistent cache dropped to make room or for age.
   case grants_evicted
+  /// Writes whose data is not what its protection information says.
+  case protection_errors
   /// Responses sent.
   case responses
   /// Notifications sent to the frontend.
@@ -42,8 +44,6 @@ public enum QueueCounter: Int, CaseIterable, Sendable {
   case notifications_saved
   /// Notifications that were held back because more responses were about to come.
   case notifications_deferred
-  /// Requests whose data was not what its protection information says.
-  case protection_errors
   /// Times that the queue stopped for good because the frontend broke the ring's rules.
   case ring_broken
 

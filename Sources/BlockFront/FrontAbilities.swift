@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 
-public import Protection
 public import XenHypervisor
 public import XenWire
 
@@ -57,8 +56,6 @@ public struct FrontConnection<Platform: FrontendPlatform> {
   public let handle: UInt16
   /// What was agreed.
   public var abilities: FrontAbilities
-  /// Where data that its protection information does not vouch for is reported.
-  public var findings: ProtectionFindings?
 
   /// Describes a connection.
   public init(

@@ -20,7 +20,7 @@ public enum FrontCounter: Int, CaseIterable, Sendable {
   case grants_made
   /// Responses that broke the rules; the first one disables the queue.
   case bad_responses
-  /// Requests whose data came back and was not what its protection information says.
+  /// Reads whose data is not what its protection information says.
   case protection_errors
   /// Pages that the backend still mapped when the queue closed.
   case stuck_pages

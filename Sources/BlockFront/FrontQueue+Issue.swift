@@ -29,7 +29,7 @@ extension FrontQueue {
   ) -> Bool {
     guard let id = shadows.take() else { return false }
     let sector = unsafe table.ios[io].request.sectors.start &+ table.ios[io].issued
-    let limit = protection.mode.dataSegments(of: segmentLimit(format))
+    let limit = segmentLimit(format)
     let (count, sectors) = gatherPieces(io, id: id, isWrite: operation == .write, atMost: limit)
     guard count > 0 else {
       shadows.giveBack(id)
@@ -37,11 +37,7 @@ extension FrontQueue {
     }
     unsafe table.ios[io].issued &+= sectors
     unsafe table.ios[io].isIssued = table.ios[io].issued == table.ios[io].request.sectors.count
-    if protection.mode == .off {
-      place(id, io: io, operation, sector: sector, segmentCount: count, format)
-    } else {
-      placeProtected(id, io: io, operation, sector: sector, sectors: sectors, dataCount: count, format)
-    }
+    place(id, io: io, operation, sector: sector, segmentCount: count, format)
     return true
   }
 
@@ -114,13 +110,25 @@ extension FrontQueue {
   /// Segments that the next request may have: in a format with a segment ring, no more than that has room for.
   @inlinable
   func segmentLimit<Format: RingFormat>(_ format: Format.Type) -> Int {
-    guard Format.runOffset >= 0 else { return abilities.maxSegments }
-    return min(abilities.maxSegments, max(Format.directSegments, runs.freeCount))
+    var limit = abilities.maxSegments
+    if Format.runOffset >= 0 { limit = min(limit, max(Format.directSegments, runs.freeCount)) }
+    return protection == .sector ? RingProtection.dataSegments(of: limit) : limit
   }
 
   /// Writes the request for the gathered pieces into the next slot.
   @inlinable
   mutating func place<Format: RingFormat>(
+    _ id: Int, io: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
+  ) {
+    if protection == .sector, segmentCount > 0 {
+      return placeProtected(id, io: io, operation, sector: sector, segmentCount: segmentCount, format)
+    }
+    placePieces(id, io: io, operation, sector: sector, segmentCount: segmentCount, format)
+  }
+
+  /// Writes the request for all pieces of a slot, data and tuples.
+  @inlinable
+  mutating func placePieces<Format: RingFormat>(
     _ id: Int, io: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
   ) {
     let isLong = segmentCount > Format.directSegments
@@ -130,17 +138,20 @@ extension FrontQueue {
       operation: operation, state: .waiting)
     unsafe shadows.shadows[id].isIndirect = isLong
     unsafe shadows.shadows[id].hasBounced = bounced
+    if protection != .off { unsafe shadows.shadows[id].sector = sector }
     unsafe table.ios[io].outstanding &+= 1
     if !abilities.isPersistent { grantPieces(id, isReadOnly: operation != .read) }
     counters.add(1, to: FrontCounter.requests.rawValue)
     if isLong { return placeLong(id, operation, sector: sector, segmentCount: segmentCount, format) }
     // SAFETY: the memory is this queue's and stays.
     var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
-    let byteCount = slot.encodeDirect(
+    var byteCount = slot.encodeDirect(
       operation, segmentCount: segmentCount, handle: handle, id: UInt64(id), sector: sector)
     for index in 0..<segmentCount { slot.setDirectSegment(segment(id, index), at: index) }
-    let used = protect(&slot, byteCount)
-    ring.enqueue(slot, byteCount: used)
+    if Format.protectionOffset >= 0, protection == .slot {
+      byteCount = slot.encodeProtection(wholeTuple(id), behind: byteCount)
+    }
+    ring.enqueue(slot, byteCount: byteCount)
   }
 
   /// A request whose segments are not in its slot.
@@ -178,14 +189,14 @@ extension FrontQueue {
       if Format.descriptorsCarrySectors {
         descriptors.store(next, at: index &* Format.descriptorSize)
         descriptors.store(segment.bits, at: index &* Format.descriptorSize &+ 8)
-        next &+= UInt64(segment.sectorCount)
+        if !segment.isProtection { next &+= UInt64(segment.sectorCount) }
       } else {
         descriptors.store(segment.bits, at: index &* Format.descriptorSize)
       }
     }
     // SAFETY: the memory is this queue's and stays.
     var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
-    let byteCount = slot.encodeIndirect(
+    var byteCount = slot.encodeIndirect(
       operation, segmentCount: segmentCount, handle: handle, id: UInt64(id), sector: sector)
     for page in 0..<Format.descriptorPages(for: segmentCount) {
       let reference =
@@ -197,8 +208,10 @@ extension FrontQueue {
       }
       slot.setIndirectReference(reference, at: page)
     }
-    let used = protect(&slot, byteCount)
-    ring.enqueue(slot, byteCount: used)
+    if Format.protectionOffset >= 0, protection == .slot {
+      byteCount = slot.encodeProtection(wholeTuple(id), behind: byteCount)
+    }
+    ring.enqueue(slot, byteCount: byteCount)
   }
 
   private mutating func placeRun<Format: RingFormat>(
@@ -279,7 +292,7 @@ extension FrontQueue {
     let issued = unsafe table.ios[io].issued
     var remaining = range.count - issued
     var count = 0
-    let limit = min(protection.mode.dataSegments(of: segmentLimit(format)), arena.zeroCount)
+    let limit = min(segmentLimit(format), arena.zeroCount)
     while remaining > 0, count < limit {
       let sectors = min(remaining, UInt64(PageGeometry.sectorsPerPage))
       unsafe shadows.pieces[id * shadows.segments + count] = Piece(
@@ -289,12 +302,7 @@ extension FrontQueue {
     }
     unsafe table.ios[io].issued = range.count - remaining
     unsafe table.ios[io].isIssued = remaining == 0
-    if protection.mode == .off {
-      place(id, io: io, .write, sector: range.start + issued, segmentCount: count, format)
-    } else {
-      let sectors = range.count - remaining - issued
-      placeProtected(id, io: io, .write, sector: range.start + issued, sectors: sectors, dataCount: count, format)
-    }
+    place(id, io: io, .write, sector: range.start + issued, segmentCount: count, format)
     return true
   }
 }

@@ -1,137 +1,106 @@
 // SPDX-License-Identifier: MIT
 
 import BlockIO
-import GuestMemory
-public import Protection
-import SharedRing
+public import GuestMemory
+import Protection
 import XenHypervisor
 public import XenWire
 
-/// What a frontend queue needs to make and check protection information (`RingProtection`).
+/// What a frontend needs to vouch for its data: tables, a list of memory, and where its pages of tuples are.
 @safe @usableFromInline
-struct FrontProtection: ~Copyable {
-  // SAFETY: `extents` addresses `capacity` initialised elements until deinit; users check their counts against it.
-  @usableFromInline let mode: RingProtection
-  @usableFromInline let scanner: ProtectionScanner
-  /// Where a slot has its eight bytes.
-  @usableFromInline let slotOffset: Int
-  /// The tuple of the request that is being written, or 0.
-  @usableFromInline var asked: UInt64 = 0
-  /// The tuple of the response that is being taken.
-  @usableFromInline var answered: UInt64 = 0
-  let pagesPerSlot: Int
-  let firstPage: Int
-  let findings: ProtectionFindings?
-  let extents: UnsafeMutablePointer<MemoryExtent>
+struct FrontGuardian: ~Copyable {
+  // SAFETY: `extents` addresses `capacity` initialised elements until deinit; a request has no more pieces.
+  @usableFromInline let extents: UnsafeMutablePointer<MemoryExtent>
   let capacity: Int
+  let scanner: ProtectionScanner?
+  /// The first slot's first page of tuples in the arena.
+  let firstPage: Int
+  let pagesPerSlot: Int
+  /// The tuple of the response that is being judged.
+  @usableFromInline var arrived: UInt64 = 0
 
-  init(_ plan: RingPlan, segments: Int, firstPage: Int, findings: ProtectionFindings?) {
-    mode = plan.protection
-    scanner = ProtectionScanner(form: ProtectionForm())
-    slotOffset = max(plan.format.numbers.protectionOffset, 0)
-    pagesPerSlot = FrontProtection.pagesPerSlot(plan, segments)
+  init(segments: Int, firstPage: Int, pagesPerSlot: Int) {
+    capacity = max(segments, 1)
+    scanner = segments > 0 ? ProtectionScanner(form: ProtectionForm()) : nil
     self.firstPage = firstPage
-    self.findings = findings
-    capacity = plan.protection == .off ? 1 : segments
+    self.pagesPerSlot = pagesPerSlot
     unsafe extents = .allocate(capacity: capacity)
     unsafe extents.initialize(repeating: MemoryExtent(address: 0, byteCount: 0), count: capacity)
   }
 
   @inlinable
-  deinit { unsafe free() }
-
-  @unsafe @usableFromInline
-  func free() { unsafe extents.deallocate() }
-
-  /// Pages that the tuples of the largest request fill.
-  static func pagesPerSlot(_ plan: RingPlan, _ segments: Int) -> Int {
-    segments - plan.protection.dataSegments(of: segments)
-  }
+  deinit { unsafe extents.deallocate() }
 }
 
 extension FrontQueue {
-  /// Writes a request with its protection information: tuples of the data as it is now for a write, room for them for a
-  /// read.
-  @usableFromInline
-  mutating func placeProtected<Format: RingFormat>(
-    _ id: Int, io: Int, _ operation: BlockOperation, sector: UInt64, sectors: UInt64, dataCount: Int,
-    _ format: Format.Type
-  ) {
-    let isWrite = operation != .read
-    var count = dataCount
-    if protection.mode == .sector {
-      count += addTuplePieces(id, after: dataCount, sectors: sectors)
-      if isWrite {
-        var tuples = TupleCursor(tuples(id, sectors: sectors))
-        protection.scanner.generate(data(id, count: dataCount), sector: sector, into: &tuples)
-      }
-    } else {
-      protection.asked = isWrite ? protection.scanner.wholeTuple(data(id, count: dataCount), sector: sector).memory : 0
-    }
-    place(id, io: io, operation, sector: sector, segmentCount: count, format)
-    unsafe shadows.shadows[id].dataCount = Int32(dataCount)
-    unsafe shadows.shadows[id].sector = sector
-  }
-
-  /// Names the slot's own tuple pages behind the data.
-  /// - Returns: how many pieces that took.
-  private mutating func addTuplePieces(_ id: Int, after dataCount: Int, sectors: UInt64) -> Int {
-    var left = Int(RingProtection.tupleSectors(for: sectors))
-    let page = protection.firstPage + id * protection.pagesPerSlot
+  /// The memory of a request's data, as this end sees it.
+  private func data(of id: Int, segmentCount: Int) -> MemoryExtentList {
+    precondition(segmentCount <= guardian.capacity, "more pieces than a request can have")
     var count = 0
-    while left > 0 {
-      let here = min(left, PageGeometry.sectorsPerPage)
-      unsafe shadows.pieces[id * shadows.segments + dataCount + count] = Piece(
-        page: Int32(page + count), firstSector: 0, lastSector: UInt8(here - 1), target: 0)
-      left -= here
+    for index in 0..<segmentCount {
+      let piece = unsafe shadows.pieces[id * shadows.segments + index]
+      if piece.firstSector & RingProtection.segmentMark != 0 { continue }
+      let first = Int(piece.firstSector)
+      unsafe guardian.extents[count] = MemoryExtent(
+        address: arena.address(Int(piece.page)) + UInt(first << PageGeometry.sectorShift),
+        byteCount: (Int(piece.lastSector) - first + 1) << PageGeometry.sectorShift)
       count += 1
     }
-    precondition(count <= protection.pagesPerSlot, "more tuples than their pages hold")
-    return count
+    return unsafe MemoryExtentList(unsafeStart: guardian.extents, count: count)
   }
 
-  /// A slot's tuples.
-  private func tuples(_ id: Int, sectors: UInt64) -> SharedRegion {
-    let page = protection.firstPage + id * protection.pagesPerSlot
-    return arena.pages.region.slice(
-      at: page << PageGeometry.pageShift, byteCount: Int(sectors) * ProtectionTuple.byteCount)
+  /// The pages of a slot's tuples.
+  private func tuples(of id: Int) -> SharedRegion {
+    arena.pages.region.slice(
+      at: (guardian.firstPage + id * guardian.pagesPerSlot) << PageGeometry.pageShift,
+      byteCount: guardian.pagesPerSlot << PageGeometry.pageShift)
   }
 
-  /// The memory of a request's data, piece by piece.
-  private func data(_ id: Int, count: Int) -> MemoryExtentList {
-    precondition(count <= protection.capacity, "more pieces than a request can have")
-    for index in 0..<count {
-      let piece = unsafe shadows.pieces[id * shadows.segments + index]
-      let address = arena.address(Int(piece.page)) + UInt(piece.firstSector) << UInt(PageGeometry.sectorShift)
-      let byteCount = (Int(piece.lastSector) - Int(piece.firstSector) + 1) << PageGeometry.sectorShift
-      unsafe protection.extents[index] = MemoryExtent(address: address, byteCount: byteCount)
-    }
-    return unsafe MemoryExtentList(unsafeStart: protection.extents, count: count)
-  }
-
-  /// Puts the request's tuple into its slot.
-  /// - Returns: the bytes in use.
-  @inlinable
-  func protect<Format: RingFormat>(_ slot: inout RequestSlot<Format>, _ byteCount: Int) -> Int {
-    guard Format.protectionOffset >= 0, protection.mode == .slot else { return byteCount }
-    slot.protection = protection.asked
-    return max(byteCount, Format.protectionOffset &+ ProtectionTuple.byteCount)
-  }
-
-  /// Checks what was read, before anybody sees it.
+  /// The tuple over all of a write's data; nothing for other requests.
   @usableFromInline
-  mutating func verifyRead(_ id: Int, _ shadow: Shadow) {
-    let data = data(id, count: Int(shadow.dataCount))
-    let violation: ProtectionViolation?
-    if protection.mode == .sector {
-      var tuples = TupleCursor(tuples(id, sectors: UInt64(data.byteCount) >> UInt64(PageGeometry.sectorShift)))
-      violation = protection.scanner.verify(data, sector: shadow.sector, against: &tuples)
-    } else {
-      violation = protection.scanner.verifyWhole(
-        data, sector: shadow.sector, against: ProtectionTuple(memory: protection.answered))
+  func wholeTuple(_ id: Int) -> UInt64 {
+    let shadow = unsafe shadows.shadows[id]
+    guard shadow.operation == .write, shadow.segmentCount > 0, let scanner = guardian.scanner else { return 0 }
+    return scanner.tuple(over: data(of: id, segmentCount: Int(shadow.segmentCount)), sector: shadow.sector).memory
+  }
+
+  /// Adds pages of tuples to a request's pieces, filled for a write, and writes it.
+  @usableFromInline
+  mutating func placeProtected<Format: RingFormat>(
+    _ id: Int, io: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
+  ) {
+    guard let scanner = guardian.scanner else { preconditionFailure("protection without its tables") }
+    let list = data(of: id, segmentCount: segmentCount)
+    let sectors = UInt64(list.byteCount >> PageGeometry.sectorShift)
+    let pages = RingProtection.pages(for: sectors)
+    precondition(pages <= guardian.pagesPerSlot, "more tuples than a slot has pages for")
+    if operation == .write {
+      var cursor = TupleCursor(tuples(of: id))
+      scanner.generate(list, sector: sector, into: &cursor)
     }
-    guard let violation else { return }
-    protection.findings?.note(violation)
+    var left = Int(sectors) * ProtectionTuple.byteCount
+    for page in 0..<pages {
+      let used = (min(left, PageGeometry.pageSize) + PageGeometry.sectorSize - 1) >> PageGeometry.sectorShift
+      left -= PageGeometry.pageSize
+      unsafe shadows.pieces[id * shadows.segments + segmentCount + page] = Piece(
+        page: Int32(guardian.firstPage + id * guardian.pagesPerSlot + page),
+        firstSector: RingProtection.segmentMark, lastSector: RingProtection.segmentMark + UInt8(used - 1), target: 0)
+    }
+    placePieces(id, io: io, operation, sector: sector, segmentCount: segmentCount + pages, format)
+  }
+
+  /// Holds what was read against the tuples that came with it; a mismatch is the I/O's error.
+  func isVouchedFor(_ id: Int, _ shadow: Shadow) -> Bool {
+    guard let scanner = guardian.scanner else { return true }
+    let list = data(of: id, segmentCount: Int(shadow.segmentCount))
+    if protection == .slot { return scanner.tuple(over: list, sector: shadow.sector).memory == guardian.arrived }
+    var cursor = TupleCursor(tuples(of: id))
+    return scanner.verify(list, sector: shadow.sector, against: &cursor) == nil
+  }
+
+  /// Notes a read that nobody vouches for: the I/O ends with `EILSEQ`.
+  mutating func checkProtection(_ id: Int, _ shadow: Shadow) {
+    guard !isVouchedFor(id, shadow) else { return }
     counters.add(1, to: FrontCounter.protection_errors.rawValue)
     let io = Int(shadow.io)
     if unsafe table.ios[io].errorCode == 0 { unsafe table.ios[io].errorCode = ProtectionViolation.errorCode }

@@ -17,6 +17,8 @@ struct Shadow: BitwiseCopyable {
   @usableFromInline var io: Int32
   @usableFromInline var nextFree: Int32
   @usableFromInline var segmentCount: Int32
+  /// The first sector, where data is vouched for.
+  @usableFromInline var sector: UInt64
   /// The run of the segment ring, where there is one.
   @usableFromInline var run: Int32
   /// The opcode that the response must carry: the inner one of an indirect request.
@@ -24,10 +26,6 @@ struct Shadow: BitwiseCopyable {
   @usableFromInline var state: ShadowState
   @usableFromInline var isIndirect: Bool
   @usableFromInline var hasBounced: Bool
-  /// With protection information: the segments of data, before those of tuples; else 0.
-  @usableFromInline var dataCount: Int32
-  /// With protection information: the first sector.
-  @usableFromInline var sector: UInt64
 
   @inlinable
   init(io: Int32, nextFree: Int32, segmentCount: Int32, operation: BlockOperation, state: ShadowState) {
@@ -35,12 +33,11 @@ struct Shadow: BitwiseCopyable {
     self.nextFree = nextFree
     self.segmentCount = segmentCount
     run = -1
+    sector = 0
     self.operation = operation
     self.state = state
     isIndirect = false
     hasBounced = false
-    dataCount = 0
-    sector = 0
   }
 }
 

@@ -50,7 +50,6 @@ extension AttachedDisk {
   ) throws(BlockError) -> FrontQueue<EmulatedPlatform> {
     typealias Front = FrontQueue<EmulatedPlatform>
     var connection = connection
-    connection.findings = findings
     connection.abilities.discardLeavesZeros = image.geometry.discard?.leavesZeros ?? false
     let descriptors = Front.descriptorPages(connection)
     let pageCount = FrontArena.pageCount(demand: buffers, descriptorPages: descriptors)
@@ -90,11 +89,10 @@ extension AttachedDisk {
     let image = try self.image.makeQueue(
       index, buffers: BufferDemand(count: Int(ring.layout.slotCount), byteCount: 0))
     let abilities = backend.abilities(for: self.image.geometry, isPersistent: negotiation.isPersistent)
-    var connection = BackConnection(
+    let connection = BackConnection(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,
       port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities,
       policy: backend.knobs.notify)
-    connection.findings = findings
     return BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)

@@ -4,7 +4,6 @@ public import BlockBack
 public import BlockFront
 public import BlockIO
 import GuestMemory
-public import Protection
 import SharedRing
 import Synchronization
 public import XenBus
@@ -40,8 +39,6 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
   public let definition: DiskDefinition
   /// Each queue's counters, by ``FrontCounter`` and ``QueueCounter``.
   public let counters: [(front: CounterTable, back: CounterTable)]
-  /// Data that its protection information did not vouch for, at either end.
-  public let findings = ProtectionFindings()
   let machine: Machine
   let cpus: [Int]
   let control: Mutex<Control>

@@ -3,7 +3,6 @@
 public import BlockIO
 public import DiskImages
 public import FuseExport
-import Protection
 import Synchronization
 import XenHypervisor
 public import XenStore
@@ -25,7 +24,8 @@ public struct MountPlan: Sendable {
   public var storeSocketPath: String?
   /// The file with the protection information of the image's sectors; nil keeps none.
   public var tagPath: String?
-  /// Called with a sentence for each sector that its protection information does not vouch for, on the queue's thread.
+  /// Called with a sentence for each sector of the image that its protection information does not vouch for, on the queue's
+  /// thread.
   public var onViolation: (@Sendable (String) -> Void)?
   /// Called with the machine's store before the disk is attached: for those who want to watch the handshake.
   public var onStore: (@Sendable (StoreServer) -> Void)?
@@ -187,14 +187,13 @@ private struct StackExport<Image: BlockDevice>: RunningExport {
 extension DiskConfiguration {
   /// Attaches and mounts.
   func export<Image: BlockDevice>(
-    _ image: Image, on machine: Machine, _ fuse: FuseOptions, onViolation: (@Sendable (String) -> Void)?
+    _ image: Image, on machine: Machine, _ fuse: FuseOptions
   ) throws(MountError) -> any RunningExport {
     let disk: AttachedDisk<Image>
     do throws(MachineError) { disk = try machine.attach(image, as: self) } catch {
       if case .usage(let sentence) = error { throw .usage(sentence) }
       throw .environment(error.sentence)
     }
-    if let onViolation { disk.findings.onViolation { onViolation($0.sentence) } }
     do throws(FuseError) {
       let mount = try FuseMount.mount(device: disk, options: fuse)
       try mount.start()

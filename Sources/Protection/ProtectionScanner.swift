@@ -71,41 +71,6 @@ public struct ProtectionScanner: Sendable {
     return violation
   }
 
-  /// One tuple over all of `data`, as the overhaul thread thought of it: its guard cannot say where an error is.
-  @inlinable
-  public func wholeTuple(_ data: MemoryExtentList, sector: UInt64) -> ProtectionTuple {
-    ProtectionTuple(
-      guardTag: wholeGuard(data), applicationTag: form.applicationTag,
-      referenceTag: form.referenceTag(place: 0, first: sector >> UInt64(form.sectorsShift), start: 0))
-  }
-
-  /// Checks all of `data` against one tuple; a violation names the first sector.
-  @inlinable
-  public func verifyWhole(
-    _ data: MemoryExtentList, sector: UInt64, against tuple: ProtectionTuple
-  ) -> ProtectionViolation? {
-    let reference = form.referenceTag(place: 0, first: sector >> UInt64(form.sectorsShift), start: 0)
-    let verdict = form.judge(tuple, guardTag: wholeGuard(data), referenceTag: reference)
-    return verdict == .sound ? nil : ProtectionViolation(sector: sector, verdict: verdict)
-  }
-
-  @inlinable
-  func wholeGuard(_ data: MemoryExtentList) -> UInt16 {
-    var crc: UInt16 = 0
-    var sum: UInt64 = 0
-    for index in 0..<data.count {
-      // SAFETY: an extent's bytes are memory that the submitter vouches for.
-      let bytes = unsafe UnsafeRawBufferPointer(
-        start: UnsafeRawPointer(bitPattern: data[index].address), count: data[index].byteCount)
-      if form.guardKind == .crc {
-        crc = unsafe tables.crc(of: bytes, after: crc)
-      } else {
-        sum = unsafe tables.sum(of: bytes, after: sum)
-      }
-    }
-    return form.guardKind == .crc ? crc : tables.checksum(ofSum: sum)
-  }
-
   /// Checks each interval of `data` against its tuple.
   @inlinable
   public func verify(

@@ -84,12 +84,6 @@ public struct BackRing: ~Copyable {
     consumed = consumed.advanced(by: 1)
   }
 
-  /// Writes the eight bytes at an offset of the next response's slot, before the response is enqueued.
-  @inlinable
-  public func storeProtection(_ tuple: UInt64, at offset: Int) {
-    layout.responses.store(tuple, at: responseCursor + offset)
-  }
-
   /// Fills the next response slot, field by field and padding zero.
   ///
   /// The peer does not see it before ``publishResponses()``.
@@ -105,6 +99,13 @@ public struct BackRing: ~Copyable {
     if layout.responseSize > 12 { layout.responses.store(padding, at: offset + 12) }
     responseCursor = layout.nextResponse(offset)
     produced = produced.advanced(by: 1)
+  }
+
+  /// Puts protection information into the slot of the response that is enqueued next.
+  @inlinable
+  public func protectNext(_ tuple: UInt64) {
+    precondition(layout.responseProtectionOffset >= 0, "a ring without protection information")
+    layout.responses.store(tuple, at: responseCursor + layout.responseProtectionOffset)
   }
 
   /// Whether responses wait to be published.

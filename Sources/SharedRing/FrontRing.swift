@@ -120,10 +120,11 @@ public struct FrontRing: ~Copyable {
       status: BlockStatus(rawValue: Int16(truncatingIfNeeded: Int32(bitPattern: rest) >> 16)))
   }
 
-  /// The eight bytes at an offset of the next response's slot, fetched once; the caller has seen the response and not taken it.
+  /// The protection information of the response that is taken next; copied once.
   @inlinable
-  public func responseProtection(at offset: Int) -> UInt64 {
-    layout.responses.load(UInt64.self, at: responseCursor + offset)
+  public var nextProtection: UInt64 {
+    precondition(layout.responseProtectionOffset >= 0, "a ring without protection information")
+    return layout.responses.load(UInt64.self, at: responseCursor + layout.responseProtectionOffset)
   }
 
   /// Asks to be woken at the next response, then looks again (ring.h `RING_FINAL_CHECK_FOR_RESPONSES`).

@@ -19,8 +19,8 @@ public struct RingOffer: Equatable, Sendable {
   public var canUseWholePage = false
   /// The largest alignment; 0: none.
   public var maxAlignment = 0
-  /// Protection information, in slots and for each sector.
-  public var canProtect = false
+  /// The best protection: off, slot, or sector, which includes slot.
+  public var protection = RingProtection.off
 
   /// The classic protocol alone.
   public init() {}
@@ -35,7 +35,7 @@ public struct RingOffer: Equatable, Sendable {
     offer.canSplit = true
     offer.canUseWholePage = true
     offer.maxAlignment = 128
-    offer.canProtect = true
+    offer.protection = .sector
     return offer
   }()
 
@@ -71,7 +71,7 @@ public struct RingOffer: Equatable, Sendable {
     canUseWholePage = backend.value(RingKey.wholePage)
     let alignment = Int(backend.value(RingKey.alignment))
     maxAlignment = alignment >= 128 ? 128 : alignment >= 64 ? 64 : 0
-    canProtect = backend.value(RingKey.protection) & 3 == 3
+    protection = RingProtection(key: min(backend.value(RingKey.protection), 2)) ?? .off
   }
 
   /// Writes what is offered, and nothing for what is not.
@@ -83,7 +83,7 @@ public struct RingOffer: Equatable, Sendable {
     if canSplit { try backend.write(1, to: RingKey.separateRings) }
     if canUseWholePage { try backend.write(true, to: RingKey.wholePage) }
     if maxAlignment > 0 { try backend.write(UInt32(maxAlignment), to: RingKey.alignment) }
-    if canProtect { try backend.write(3, to: RingKey.protection) }
+    if protection != .off { try backend.write(protection.key, to: RingKey.protection) }
   }
 
   /// Reads a frontend's choice and holds it against the offer.
@@ -116,11 +116,11 @@ public struct RingOffer: Equatable, Sendable {
     guard [0, 64, 128].contains(plan.alignment), plan.alignment <= maxAlignment else {
       throw RingRefusal("an alignment of \(plan.alignment), the maximum is \(maxAlignment)")
     }
-    let protection = frontend.value(RingKey.protection)
-    guard let protection = RingProtection(rawValue: protection), canProtect || protection == .off else {
-      throw RingRefusal("protection information of kind \(protection), which was not offered")
+    let level = frontend.value(RingKey.protection)
+    guard let chosen = RingProtection(key: level), level <= protection.key else {
+      throw RingRefusal("protection of form \(level), the maximum is \(protection.key)")
     }
-    plan.protection = protection
+    plan.protection = chosen
     if let complaint = plan.complaint { throw RingRefusal(complaint) }
     return plan
   }
@@ -152,6 +152,23 @@ public struct RingOffer: Equatable, Sendable {
   }
 }
 
+extension RingProtection {
+  /// The value of its key.
+  var key: UInt32 {
+    switch self {
+    case .off: 0
+    case .slot: 1
+    case .sector: 2
+    }
+  }
+
+  /// What a key's value means.
+  init?(key: UInt32) {
+    guard let protection = RingProtection.allCases.first(where: { $0.key == key }) else { return nil }
+    self = protection
+  }
+}
+
 /// What a frontend chose and cannot have.
 public struct RingRefusal: Error, Equatable, Sendable {
   /// What it is, as the object of "the frontend wants ...".
@@ -178,7 +195,7 @@ public struct RingWish: Equatable, Sendable {
   public var usesWholePage = false
   /// 64, 128 or 0.
   public var alignment = 0
-  /// Protection information.
+  /// How data is vouched for.
   public var protection = RingProtection.off
 
   /// The classic protocol.
@@ -202,7 +219,11 @@ public struct RingWish: Equatable, Sendable {
     }
     plan.usesWholePage = usesWholePage && offer.canUseWholePage
     plan.alignment = min(alignment, offer.maxAlignment)
-    plan.protection = offer.canProtect ? protection : .off
+    plan.protection = protection.key <= offer.protection.key ? protection : offer.protection
+    // Slots of another form than was wished may have no room: then each sector has its tuple, or nothing has.
+    if plan.protection == .slot, !plan.hasRoomForProtection, plan.variant != variant || plan.alignment != alignment {
+      plan.protection = offer.protection == .sector ? .sector : .off
+    }
     return plan
   }
 }
@@ -229,7 +250,7 @@ extension RingPlan {
     }
     if usesWholePage { try write(true, RingKey.wholePage) }
     if alignment > 0 { try write(UInt32(alignment), RingKey.alignment) }
-    if protection != .off { try write(protection.rawValue, RingKey.protection) }
+    if protection != .off { try write(protection.key, RingKey.protection) }
   }
 
   /// Takes a former choice out of the frontend's folder, before another one is written.

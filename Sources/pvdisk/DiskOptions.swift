@@ -54,14 +54,14 @@ struct DiskOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Serve the machine's XenStore on this Unix socket, for stock clients.", valueName: "path"))
   var xenstoreSocket: String?
 
-  @Flag(help: "Keep protection information of every sector in IMAGE.dif, and check every read against it.")
-  var protectImage = false
-
   @Option(
     help: ArgumentHelp(
       "How the guest's driver reaches the store: direct (function calls) or ring (a guest's ring page).",
       valueName: "how"))
   var guestStore = GuestStoreTransport.direct
+
+  @Flag(help: "Keep protection information of every sector in IMAGE.dif, and check every read against it.")
+  var protectImage = false
 
   @Flag(name: [.short, .long], help: "Show the conversation in the store as it happens.")
   var verbose = false

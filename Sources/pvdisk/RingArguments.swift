@@ -35,22 +35,16 @@ struct RingArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Round header and slots up to a cache line: 64 or 128.", valueName: "bytes"))
   var align: Int?
 
+  @Option(
+    help: ArgumentHelp("Vouch for data in the rings: off, slot (one tuple a request), sector.", valueName: "how"))
+  var dif = RingProtection.off
+
   @Option(help: ArgumentHelp("Bytes of an entry of the segment ring: 6 or 8.", valueName: "bytes"))
   var segmentEntry: Int?
 
   @Option(
     help: ArgumentHelp("When to notify: holdoff, poll, adaptive; or two of them, front/back.", valueName: "policy"))
   var notify = NotifyArgument(front: .holdOff, back: .holdOff)
-
-  @Option(
-    help: ArgumentHelp("Protection information on the ring: off, slot (8 bytes a request), sector.", valueName: "how"))
-  var dif = ProtectionName.off
-
-  enum ProtectionName: String, ExpressibleByArgument, CaseIterable {
-    case off, slot, sector
-
-    var wire: RingProtection { self == .off ? .off : self == .slot ? .slot : .sector }
-  }
 
   enum RingProtocol: String, ExpressibleByArgument, CaseIterable {
     case classic, x86_32, arm, wide
@@ -93,8 +87,8 @@ struct RingArguments: ParsableArguments {
     disk.rings.responseRingPages = responsePages
     disk.rings.usesWholePage = wholePage
     disk.rings.alignment = align ?? 0
+    disk.rings.protection = dif
     if let backProtocol { disk.offer = backProtocol == .classic ? RingOffer() : .only(backProtocol) }
-    disk.rings.protection = dif.wire
     disk.frontNotify = notify.front
     disk.backNotify = notify.back
   }
@@ -123,3 +117,4 @@ struct NotifyArgument: ExpressibleByArgument {
 }
 
 extension IndexPlacement: ExpressibleByArgument {}
+extension RingProtection: ExpressibleByArgument {}

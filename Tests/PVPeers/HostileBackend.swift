@@ -4,7 +4,6 @@ public import BlockFront
 public import BlockIO
 public import GuestMemory
 public import PVTestSupport
-public import Protection
 public import SharedRing
 import XenHypervisor
 public import XenWire
@@ -69,8 +68,6 @@ public final class HostileBackend<ABI: RingFormat> {
   public let machine: PeerMachine
   /// The ring.
   public let ring: RawRing<ABI>
-  /// What the frontend found that its protection information does not vouch for.
-  public let findings = ProtectionFindings()
   /// The frontend's counters.
   public let counters: CounterTable
   /// The disk's bytes, for an honest answer.
@@ -98,10 +95,9 @@ public final class HostileBackend<ABI: RingFormat> {
     let remote = try machine.guest.allocateUnbound(remote: .control)
     _ = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
     counters = try CounterTable(count: FrontCounter.allCases.count)
-    var connection = FrontConnection(
+    let connection = FrontConnection(
       platform: machine.guest, peer: .control, port: remote, ring: pages, plan: plan, handle: 0xCA00,
       abilities: setup.abilities)
-    connection.findings = findings
     let descriptors = Front.descriptorPages(connection)
     let pageCount = FrontArena.pageCount(demand: setup.buffers, descriptorPages: descriptors)
     let count = Front.referenceCount(connection, arenaPages: pageCount)

@@ -4,7 +4,6 @@ public import BlockBack
 public import BlockIO
 import GuestMemory
 public import PVTestSupport
-public import Protection
 public import SharedRing
 public import XenHypervisor
 public import XenWire
@@ -53,8 +52,6 @@ public final class ScriptedFrontend<ABI: RingFormat> {
   public let disk: GatedDisk
   /// The ring.
   public let ring: RawRing<ABI>
-  /// What the backend found that its protection information does not vouch for.
-  public let findings = ProtectionFindings()
   /// The backend's counters.
   public let counters: CounterTable
   /// The backend; nil lets it go.
@@ -89,10 +86,9 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     let port = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
     let mapping = try machine.control.mapContiguously(ringReferences, of: PeerMachine.guestID)
     counters = try CounterTable(count: QueueCounter.allCases.count)
-    var connection = BackConnection(
+    let connection = BackConnection(
       platform: machine.control, peer: PeerMachine.guestID, port: port, ringPages: mapping, plan: plan,
       abilities: setup.abilities, policy: setup.policy)
-    connection.findings = findings
     let attached = try BackRing(attachingTo: mapping.region, geometry)
     let cache = try PersistentGrantCache(knobs: setup.knobs)
     let image = try disk.makeQueue(0, buffers: BufferDemand(count: Int(ring.slotCount), byteCount: 0))
