@@ -20,6 +20,11 @@ public struct MountPlan: Sendable {
   public var machine = MachineConfiguration()
   /// Where the machine's store is served for stock clients, if anywhere.
   public var storeSocketPath: String?
+  /// The file with the protection information of the image's sectors; nil keeps none.
+  public var tagPath: String?
+  /// Called with a sentence for each sector of the image that its protection information does not vouch for, on the queue's
+  /// thread.
+  public var onViolation: (@Sendable (String) -> Void)?
   /// Called with the machine's store before the disk is attached: for those who want to watch the handshake.
   public var onStore: (@Sendable (StoreServer) -> Void)?
 
@@ -127,7 +132,7 @@ public final class MountedDisk: Sendable {
     }
     do throws(MountError) {
       guard plan.disk.isRemovable else {
-        let export = try StackExport.make(image, plan, on: machine)
+        let export = try plan.export(image, on: machine)
         return MountedDisk(
           plan: plan, machine: machine, medium: .fixed(image), export: export, ownsMachine: ownsMachine)
       }
