@@ -47,7 +47,7 @@ let package = Package(
 
     module("XenWire", imports: ["CLinux"]),
     module("GuestMemory", imports: ["CLinux"]),
-    module("BlockIO", imports: ["GuestMemory"]),
+    module("BlockIO", imports: ["GuestMemory", "CLinux"]),
     module("Protection", imports: ["BlockIO", "GuestMemory", "CLinux"]),
     module("SharedRing", imports: ["XenWire", "GuestMemory", "CLinux"]),
     module("XenHypervisor", imports: ["XenWire", "GuestMemory", "CLinux"]),

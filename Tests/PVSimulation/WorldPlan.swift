@@ -15,7 +15,7 @@ public struct WorldPlan: Sendable {
   public let requestCount: Int
   /// The ring's layout.
   public let blockProtocol: BlockProtocol
-  let mapping: MappingStrategy
+  public var mapping: MappingStrategy
   let frontendKnobs: FrontendKnobs
   let backendKnobs: BackendKnobs
   let isBackendTrusted: Bool
