@@ -35,6 +35,9 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline var descriptorsPerPage: Int
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
+  @usableFromInline let latencies: LatencyRecorder?
+  /// The time of the current pass.
+  @usableFromInline var now: UInt64 = 0
   /// Whether `issue` may get further than it got last time.
   @usableFromInline var canIssueMore = false
   /// Whether the backend broke the rules.
@@ -50,7 +53,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   ///     and descriptor page.
   public init(
     connection: FrontConnection<Platform>, arena: consuming FrontArena, references: [GrantReference],
-    counters: CounterWriter, faults: RingFaults = RingFaults()
+    counters: CounterWriter, latencies: LatencyRecorder? = nil, faults: RingFaults = RingFaults()
   ) {
     platform = connection.platform
     peer = connection.peer
@@ -63,6 +66,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     ring = FrontRing(attachingTo: connection.ring.region, RingGeometry(connection.plan))
     ring.faults = faults
     self.counters = counters
+    self.latencies = latencies
     let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(
       count: slots, segments: connection.abilities.maxSegments,
@@ -156,6 +160,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
       return
     }
     guard table.issueCount > 0 else { return publish() }
+    now = platform.monotonicNanoseconds
     switch format {
     case .classic64: issueAll(ABI64.self)
     case .classic32: issueAll(ABI32.self)
@@ -173,6 +178,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @inlinable
   mutating func issueAll<Format: RingFormat>(_ format: Format.Type) {
     while let io = table.nextToIssue {
+      if unsafe table.ios[io].startedAt == 0 { unsafe table.ios[io].startedAt = now }
       if unsafe table.ios[io].errorCode != 0 || table.ios[io].isIssued {
         unsafe table.ios[io].isIssued = true
       } else {
@@ -206,6 +212,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     guard !isBroken, !isSuspended else { return }
     do {
       var waiting = try ring.unconsumedResponses()
+      if waiting > 0 { now = platform.monotonicNanoseconds }
       while waiting > 0, !isBroken {
         finish(ring.takeResponse())
         waiting &-= 1
