@@ -35,7 +35,9 @@ format: ## puts the sources in order
 bench: ## against a C passthrough, qemu-storage-daemon, nbdfuse and the raw file
 	@.ci/setup bench
 	@$(SWIFT) build -c release --product pvdisk
-	@python3 Tests/Performance/bench.py --pvdisk $(RELEASE) --json bench-results/bench.json $(BENCH)
+	@$(SWIFT) build -c release --product bare-export
+	@python3 Tests/Performance/bench.py --pvdisk $(RELEASE) --bare .build/release/bare-export \
+	  --json bench-results/bench.json $(BENCH)
 
 bench-ring: ## the stack in process, without FUSE
 	@.ci/setup run
