@@ -75,17 +75,18 @@ let package = Package(
     .executableTarget(
       name: "pvdisk",
       dependencies: [
-        "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenHypervisor", "XenWire",
-        "CLinux",
+        "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenBus", "SharedRing",
+        "XenHypervisor", "XenWire", "CLinux",
         arguments,
         logging,
       ],
       path: "Sources/pvdisk", swiftSettings: checked),
 
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
+    .target(name: "CSystemFaults", path: "Tests/CSystemFaults"),
     .target(
       name: "PVTestSupport",
-      dependencies: ["BlockIO", "GuestMemory", "XenWire", "CLinux"],
+      dependencies: ["BlockIO", "GuestMemory", "XenWire", "XenStore", "CLinux"],
       path: "Tests/PVTestSupport", swiftSettings: checked),
     .target(
       name: "XenRecords", path: "Tests/XenRecords", resources: [.copy("Resources")], swiftSettings: checked),
@@ -95,6 +96,18 @@ let package = Package(
         "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
       ],
       path: "Tests/PVPeers", swiftSettings: checked),
+    .target(
+      name: "PVSimulation",
+      dependencies: [
+        "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenBus", "XenStore", "XenHypervisor",
+        "XenWire", "GuestMemory",
+      ],
+      path: "Tests/PVSimulation", swiftSettings: checked),
+    .executableTarget(
+      name: "simulate", dependencies: ["PVSimulation", "PVTestSupport", "SharedRing", arguments],
+      path: "Tests/SimulationTool",
+      swiftSettings: checked),
+    tests("SimulationTests", imports: ["PVSimulation", "SharedRing"]),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
     tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
     tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),
@@ -119,11 +132,14 @@ let package = Package(
     .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
+    .executableTarget(
+      name: "store-fuzz", dependencies: ["PVTestSupport", "XenStore", "XenWire", "CLinux"],
+      path: "Tests/Fuzz/StoreFuzz", swiftSettings: checked),
     tests(
       "PVMachineTests",
       imports: [
         "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
-        "XenWire",
+        "SharedRing", "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),
@@ -131,7 +147,11 @@ let package = Package(
       "XenHypervisorTests",
       imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter", "XenRecords"]),
     tests(
-      "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
+      "DiskImagesTests",
+      imports: [
+        "DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter",
+        "CSystemFaults",
+      ]),
     .testTarget(
       name: "EndToEndTests", dependencies: ["pvdisk", "CLinux"], path: "Tests/EndToEndTests", swiftSettings: checked),
     tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),

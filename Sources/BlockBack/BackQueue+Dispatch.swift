@@ -2,6 +2,7 @@
 
 public import BlockIO
 public import GuestMemory
+public import SharedRing
 public import XenWire
 
 extension BackQueue where Image: ~Copyable {
@@ -27,7 +28,9 @@ extension BackQueue where Image: ~Copyable {
     _ request: Int, _ operation: BlockOperation, _ slot: borrowing RequestSlot<Format>
   ) {
     let count = slot.directSegmentCount
-    guard count > 0, count <= directLimit else { return finish(request, .error) }
+    guard count > 0 || ring.faults.has(.emptyTransferStarts), count <= directLimit else {
+      return finish(request, .error)
+    }
     for index in 0..<count { unsafe scratch.segments[index] = slot.directSegment(index).bits }
     transfer(request, operation, segmentCount: count)
   }
@@ -54,7 +57,9 @@ extension BackQueue where Image: ~Copyable {
     guard mapPages(request, count: segmentCount, writable: abilities.isPersistent || isRead) else {
       return finish(request, .error)
     }
+    if ring.faults.has(.slotReadAgain) { readSlotAgain(segmentCount: segmentCount) }
     for index in 0..<segmentCount {
+      if ring.faults.has(.strangersMerged), index > 0 { mergeStranger(index) }
       let segment = unsafe Segment(bits: scratch.segments[index])
       let offset = UInt(segment.firstSector) << UInt(PageGeometry.sectorShift)
       unsafe pending.append(

@@ -34,6 +34,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @usableFromInline var scratch: MappingScratch
   @usableFromInline var cache: PersistentGrantCache
   @usableFromInline let counters: CounterWriter
+  @usableFromInline let policy: NotificationPolicy
+  @usableFromInline var coalescer = KickCoalescer()
   @usableFromInline var barrier: Int = -1
   @usableFromInline var now: UInt64 = 0
   /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
@@ -49,6 +51,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     port = connection.port
     ringPages = connection.ringPages
     abilities = connection.abilities
+    policy = connection.policy
     validator = RequestValidator(geometry: geometry, isReadOnly: connection.abilities.isReadOnly)
     format = connection.plan.format
     directLimit = connection.plan.directSegments
@@ -72,6 +75,9 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   /// Readable when the image has finished something.
   @inlinable public var waitDescriptor: CInt { image.waitDescriptor }
 
+  /// Plants bugs, for a test that wants to see them noticed; a release build has none.
+  public mutating func plant(_ faults: RingFaults) { ring.faults = faults }
+
   /// Follows a disk that changed its size.
   public mutating func resize(to sectorCount: UInt64) { validator.resize(to: sectorCount) }
 
@@ -87,6 +93,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @inlinable
   public mutating func prepareToWait() -> WaitReadiness {
     if image.prepareToWait() == .workPending { return .workPending }
+    if policy == .adaptive { settleKick() }
     if isBroken || barrier >= 0 { return .maySleep }
     do {
       return try ring.armAndRecheck() ? .workPending : .maySleep
@@ -96,13 +103,52 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     }
   }
 
+  /// Looks for work without asking for a notification: for an end that polls.
+  @inlinable
+  public mutating func lookForWork() -> WaitReadiness {
+    if image.prepareToWait() == .workPending { return .workPending }
+    if policy == .adaptive { settleKick() }
+    return pollPoint?.hasMoved == true ? .workPending : .maySleep
+  }
+
+  /// What to look at for the next request; nil while requests are not served.
+  @inlinable public var pollPoint: PollPoint? { isBroken || barrier >= 0 ? nil : ring.pollPoint }
+
   @inlinable
   mutating func publish() {
     guard ring.hasUnpublishedResponses else { return }
+    if policy == .adaptive { return publishAdaptively() }
     if case .notify = ring.publishResponses() {
       platform.notify(port)
       counters.add(1, to: QueueCounter.notifications.rawValue)
+    } else {
+      counters.add(1, to: QueueCounter.notifications_saved.rawValue)
     }
+  }
+
+  @usableFromInline
+  mutating func publishAdaptively() {
+    let count = UInt64(ring.unpublishedResponses)
+    let isAsked = ring.publishResponses() == .notify
+    let inHand = pending.used > 0 || ring.pollPoint.hasMoved
+    let wasOwed = coalescer.isOwed
+    if coalescer.published(count, isAsked: isAsked, inHand: inHand, now: platform.monotonicNanoseconds) {
+      sendKick()
+    } else {
+      let isDeferred = coalescer.isOwed && !wasOwed
+      counters.add(1, to: (isDeferred ? QueueCounter.notifications_deferred : .notifications_saved).rawValue)
+    }
+  }
+
+  /// Sends a notification that was held back: nobody sleeps on one that is owed.
+  @usableFromInline
+  mutating func settleKick() {
+    if coalescer.settle() { sendKick() }
+  }
+
+  private func sendKick() {
+    platform.notify(port)
+    counters.add(1, to: QueueCounter.notifications.rawValue)
   }
 
   @inlinable
@@ -192,7 +238,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       }
     }
     cache.forEachMapping { handle in BackQueue.unmapOne(handle, platform) }
-    platform.close(port)
+    if !ring.faults.has(.portKept) { platform.close(port) }
     platform.unmap(ringPages)
   }
 }
@@ -211,11 +257,13 @@ public struct BackConnection<Platform: BackendPlatform> {
   public let plan: RingPlan
   /// What was offered and accepted.
   public let abilities: BackAbilities
+  /// When to notify.
+  public let policy: NotificationPolicy
 
   /// Describes a connection.
   public init(
     platform: Platform, peer: DomainID, port: EventPort, ringPages: ContiguousMapping, plan: RingPlan = RingPlan(),
-    abilities: BackAbilities
+    abilities: BackAbilities, policy: NotificationPolicy = .holdOff
   ) {
     self.platform = platform
     self.peer = peer
@@ -223,6 +271,7 @@ public struct BackConnection<Platform: BackendPlatform> {
     self.ringPages = ringPages
     self.plan = plan
     self.abilities = abilities
+    self.policy = policy
   }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+public import SharedRing
 public import XenBus
 
 /// What an administrator can set on a backend, under Linux blkback's names where it has one.
@@ -19,6 +20,8 @@ public struct BackendKnobs: Equatable, Sendable {
   /// Which mappings make room when the cache is full.
   public var purgePolicy = PurgePolicy.linux
 
+  /// How requests are waited for and responses announced.
+  public var notify = NotificationPolicy.holdOff
   /// Forms of the rings that are offered beside the classic one.
   public var rings = RingOffer()
 

@@ -38,6 +38,10 @@ public enum QueueCounter: Int, CaseIterable, Sendable {
   case responses
   /// Notifications sent to the frontend.
   case notifications
+  /// Times that responses were published and nobody had asked for a notification.
+  case notifications_saved
+  /// Notifications that were held back because more responses were about to come.
+  case notifications_deferred
   /// Times that the queue stopped for good because the frontend broke the ring's rules.
   case ring_broken
 

@@ -91,7 +91,7 @@ extension FrontQueue {
     let copy = MemoryExtent(address: arena.address(page), byteCount: PageGeometry.pageSize)
     if isWrite {
       copyBytes(from: MemoryExtent(address: address, byteCount: byteCount), to: copy)
-    } else {
+    } else if !ring.faults.has(.stalePageShown) {
       copy.region?.fill(0)
     }
     unsafe shadows.pieces[index] = Piece(

@@ -46,7 +46,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   ///     and descriptor page.
   public init(
     connection: FrontConnection<Platform>, arena: consuming FrontArena, references: [GrantReference],
-    counters: CounterWriter
+    counters: CounterWriter, faults: RingFaults = RingFaults()
   ) {
     platform = connection.platform
     peer = connection.peer
@@ -57,6 +57,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     format = connection.plan.format
     descriptorPagesPerSlot = connection.plan.descriptorPages(for: connection.abilities.maxSegments)
     ring = FrontRing(attachingTo: connection.ring.region, RingGeometry(connection.plan))
+    ring.faults = faults
     self.counters = counters
     let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(
@@ -66,8 +67,12 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
     if connection.abilities.isPersistent {
+      // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
+      let isAllGranted = connection.abilities.isBackendTrusted || faults.has(.userPagesGranted)
+      let firstGranted = isAllGranted ? 0 : arena.userPageCount
       for (page, reference) in references.enumerated() {
         unsafe arena.references[page] = reference
+        guard page >= firstGranted else { continue }
         connection.platform.grantAccess(
           reference, to: connection.peer, frame: arena.frame(page), isReadOnly: false)
       }
@@ -211,6 +216,16 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
 
   /// Takes one finished I/O.
   @inlinable public mutating func nextCompletion() -> IOCompletion? { table.takeFinished() }
+
+  /// Looks for work without asking for a notification: for an end that polls.
+  @inlinable
+  public func lookForWork() -> WaitReadiness {
+    if table.finishedCount > 0 || canIssueMore { return .workPending }
+    return pollPoint?.hasMoved == true ? .workPending : .maySleep
+  }
+
+  /// What to look at for the next response; nil while responses are not taken.
+  @inlinable public var pollPoint: PollPoint? { isBroken ? nil : ring.pollPoint }
 
   /// Asks for a notification at the next response, then looks again.
   @inlinable

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+public import SharedRing
 public import XenBus
 
 /// What an administrator can set on a frontend, under Linux blkfront's names where it has one.
@@ -15,6 +16,8 @@ public struct FrontendKnobs: Equatable, Sendable {
   /// `trusted`: false copies all data whatever the toolstack says.
   public var trusted = true
 
+  /// How responses are waited for.
+  public var notify = NotificationPolicy.holdOff
   /// The form of the rings that is chosen from what a backend offers.
   public var rings = RingWish()
 

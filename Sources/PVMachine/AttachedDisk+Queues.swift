@@ -31,15 +31,18 @@ extension AttachedDisk {
     guard configuration.placement == .threads else {
       return StackQueue(
         front: front, back: back, frontCPU: frontCPU, backCPU: backCPU, mailbox: mailbox,
-        wakeSet: try WakeSet([mailbox.descriptor, imageDescriptor]), spin: spin, owner: self)
+        wakeSet: try WakeSet([mailbox.descriptor, imageDescriptor]), spin: spin,
+        notify: (configuration.frontNotify, configuration.backNotify), owner: self)
     }
-    let thread = BackThread(queue: back, cpu: backCPU, spinNanoseconds: configuration.spinNanoseconds)
+    let thread = BackThread(
+      queue: back, cpu: backCPU, spinNanoseconds: configuration.spinNanoseconds,
+      isPolling: configuration.backNotify == .poll)
     control.withLock { $0.threads[index] = thread }
     thread.start(name: "pvdisk-back\(index)")
     return StackQueue(
       front: front, back: nil, frontCPU: frontCPU, backCPU: backCPU, mailbox: mailbox,
       wakeSet: try WakeSet([mailbox.descriptor, frontCPU.wakeDescriptor]), spin: spin,
-      owner: self, stopBack: { thread.stop() })
+      notify: (configuration.frontNotify, configuration.backNotify), owner: self, stopBack: { thread.stop() })
   }
 
   private func makeFront(
@@ -88,7 +91,8 @@ extension AttachedDisk {
     let abilities = backend.abilities(for: self.image.geometry, isPersistent: negotiation.isPersistent)
     let connection = BackConnection(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,
-      port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities)
+      port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities,
+      policy: backend.knobs.notify)
     return BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)

@@ -51,7 +51,7 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
     self.configuration = configuration
     self.definition = definition
     self.cpus = cpus
-    let guest = machine.store.connect(as: machine.guest.id)
+    let guest = machine.connectGuest()
     frontend = FrontendDevice(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.guest),
       folder: DeviceFolder(store: guest, path: definition.frontendPath), knobs: configuration.frontendKnobs,

@@ -5,6 +5,7 @@ import BlockIO
 import CLinux
 import Glibc
 import GuestMemory
+import SharedRing
 import Synchronization
 import XenHypervisor
 import XenWire
@@ -21,8 +22,10 @@ final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
   // SAFETY: set before the thread starts, taken by the thread at once, not touched by anybody else.
   private var handOver: Queue?
   private let spinNanoseconds: UInt64
+  private let isPolling: Bool
 
-  init(queue: consuming Queue, cpu: VirtualCPU, spinNanoseconds: UInt64) {
+  init(queue: consuming Queue, cpu: VirtualCPU, spinNanoseconds: UInt64, isPolling: Bool = false) {
+    self.isPolling = isPolling
     handOver = consume queue
     self.cpu = cpu
     self.spinNanoseconds = spinNanoseconds
@@ -56,8 +59,13 @@ final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
       queue.advance()
       passes &+= 1
       if passes & 255 == 0 { queue.housekeep() }
+      if isPolling {
+        guard queue.lookForWork() == .maySleep else { continue }
+        let point = queue.pollPoint
+        if spin.wait(until: { point?.hasMoved == true || mailbox.hasWork }) { continue }
+      }
       guard queue.prepareToWait() == .maySleep else { continue }
-      if spin.wait(until: { cpu.hasPendingUpcall || mailbox.hasWork }) { continue }
+      if !isPolling, spin.wait(until: { cpu.hasPendingUpcall || mailbox.hasWork }) { continue }
       guard cpu.prepareToSleep() else { continue }
       sleep(queue.waitDescriptor)
       cpu.didWake()

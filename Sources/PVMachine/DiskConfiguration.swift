@@ -2,6 +2,7 @@
 
 public import BlockBack
 import BlockFront
+public import SharedRing
 public import XenBus
 public import XenWire
 
@@ -33,6 +34,10 @@ public struct DiskConfiguration: Equatable, Sendable {
   public var rings = RingWish()
   /// What the backend offers; nil: everything when the frontend wishes anything, and else nothing, as Linux does.
   public var offer: RingOffer?
+  /// How the frontend waits for responses.
+  public var frontNotify = NotificationPolicy.holdOff
+  /// How the backend waits for requests and announces responses.
+  public var backNotify = NotificationPolicy.holdOff
   /// Whether writing is refused.
   public var isReadOnly = false
   /// Which thread runs which end.
@@ -74,6 +79,7 @@ public struct DiskConfiguration: Equatable, Sendable {
     knobs.featurePersistent = frontPersistent
     knobs.trusted = isBackendTrusted
     knobs.rings = rings
+    knobs.notify = frontNotify
     return knobs
   }
 
@@ -83,6 +89,7 @@ public struct DiskConfiguration: Equatable, Sendable {
     knobs.maxIndirectSegments = indirectSegments <= BlockLimits.directSegments ? 0 : indirectSegments
     knobs.featurePersistent = backPersistent
     knobs.rings = effectiveOffer
+    knobs.notify = backNotify
     let perRequest = plan.segmentLimit(offered: indirectSegments)
     let whole = Int(RingGeometry(plan).depth) * (perRequest + plan.descriptorPages(for: perRequest))
     knobs.maxPersistentGrants = maxPersistentGrants ?? max(whole, knobs.maxPersistentGrants)

@@ -18,6 +18,10 @@ public struct MachineConfiguration: Equatable, Sendable {
   public var guestLimits: DomainLimits
   /// The guest's number.
   public var guestDomain = DomainID(rawValue: 1)
+  /// The guest's name in the store.
+  public var guestName = "guest"
+  /// How the guest's drivers reach the store.
+  public var guestStore = GuestStoreTransport.direct
 
   /// The defaults: a guest with room for many queues of large buffers.
   public init() {
@@ -25,6 +29,14 @@ public struct MachineConfiguration: Equatable, Sendable {
     limits.grantFrames = 1024
     guestLimits = limits
   }
+}
+
+/// How a guest's drivers reach the store.
+public enum GuestStoreTransport: String, Sendable, CaseIterable {
+  /// By function calls: the store is in the same process.
+  case direct
+  /// As in a real guest: messages through the ring page of grant reference 1, kicked through an event channel.
+  case ring
 }
 
 /// A whole Xen machine in this process: a hypervisor, a store, a control domain with backends, and a guest with
@@ -50,7 +62,9 @@ public final class Machine: Sendable {
   /// The control domain's own connection, as a toolstack uses it.
   public let toolstack: StoreConnection
   let loop: ControlLoop
-  private let usedCPUs = Mutex<Set<Int>>([])
+  /// The guest's ring page, if its drivers use it.
+  private let guestRing: GuestStoreRing?
+  private let usedCPUs: Mutex<Set<Int>>
 
   /// Boots a machine without disks.
   public init(_ configuration: MachineConfiguration = MachineConfiguration()) throws(MachineError) {
@@ -67,13 +81,40 @@ public final class Machine: Sendable {
     store = StoreServer(quotas: Self.storeQuotas)
     toolstack = store.connect(as: .control)
     loop = ControlLoop()
-    do throws(StoreError) { try introduce(guest.id) } catch { throw .stalled("the store refused: \(error.wireName)") }
+    usedCPUs = Mutex(configuration.guestStore == .ring ? [Self.storeCPU] : [])
+    do {
+      try DomainDefinition.createControlDomain(in: toolstack)
+      let definition = DomainDefinition(
+        guest.id, name: configuration.guestName, memoryByteCount: configuration.guestMemoryByteCount)
+      try definition.create(in: toolstack)
+      guard configuration.guestStore == .ring else {
+        guestRing = nil
+        try store.introduce(guest.id)
+        return
+      }
+      let ring = try GuestStoreRing(hypervisor: hypervisor, control: control, guest: guest, store: store)
+      try definition.writeStoreRing(frame: ring.frame.rawValue, port: ring.port.rawValue, in: toolstack)
+      guestRing = ring
+      try store.introduce(guest.id)
+    } catch let error as StoreError {
+      throw .stalled("the store refused: \(error.wireName)")
+    } catch let error as MachineError {
+      throw error
+    } catch { preconditionFailure("an error of no known kind: \(error)") }
   }
 
-  deinit { loop.stop() }
+  deinit {
+    guestRing?.close()
+    loop.stop()
+  }
+
+  /// A handle of the guest's on the store, for one of its drivers.
+  func connectGuest() -> any StoreHandle { guestRing?.connect() ?? store.connect(as: guest.id) }
 
   /// One for each queue of all disks together.
   static let virtualCPUs = SharedInfo.virtualCPULimit
+  /// The virtual CPU of both domains that takes the events of the guest's store page, if there is one.
+  static let storeCPU = virtualCPUs - 1
 
   /// xenstored's limits, with room for as many disks as there are virtual CPUs: each queue of 16 ring pages is 18 nodes.
   private static let storeQuotas: StoreQuotas = {
@@ -83,17 +124,6 @@ public final class Machine: Sendable {
     quotas[.memory] = 8 * quotas[.memory]
     return quotas
   }()
-
-  /// Makes a domain known to the store, with a home that is its own.
-  private func introduce(_ domain: DomainID) throws(StoreError) {
-    let home = StorePath.home(of: domain)
-    try toolstack.makeDirectory(StorePath.home(of: .control))
-    try toolstack.makeDirectory(home)
-    try toolstack.setPermissions(home, StorePermissions(owner: .control, others: [], [StorePermission(.read, domain)]))
-    try toolstack.write(home / "name", "guest")
-    try toolstack.write(home / "domid", "\(domain)")
-    try store.introduce(domain)
-  }
 
   /// Takes virtual CPUs, the same numbers in both domains, one for each queue.
   func takeCPUs(_ count: Int) throws(MachineError) -> [Int] {

@@ -147,6 +147,9 @@ public final class MountedDisk: Sendable {
   /// The disk's size and abilities.
   public var geometry: BlockGeometry { export.geometry }
 
+  /// What the two ends agreed on.
+  public var agreement: RingAgreement { export.agreement }
+
   /// What both ends and the file have done so far.
   public var statistics: DiskStatistics { export.statistics }
 }
@@ -155,6 +158,7 @@ public final class MountedDisk: Sendable {
 protocol RunningExport: Sendable {
   var filePath: String { get }
   var geometry: BlockGeometry { get }
+  var agreement: RingAgreement { get }
   var statistics: DiskStatistics { get }
   func requestStop(_ urgency: StopUrgency)
   func waitUntilUnmounted() -> FuseOutcome
@@ -168,6 +172,7 @@ private struct StackExport: RunningExport {
 
   var filePath: String { mount.filePath }
   var geometry: BlockGeometry { disk.geometry }
+  var agreement: RingAgreement { disk.agreement }
   var statistics: DiskStatistics { DiskStatistics(disk: disk, fuse: mount.statistics) }
   func requestStop(_ urgency: StopUrgency) { mount.requestStop(urgency) }
   func waitUntilUnmounted() -> FuseOutcome { mount.waitUntilUnmounted() }

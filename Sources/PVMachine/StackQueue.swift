@@ -4,6 +4,7 @@ public import BlockBack
 public import BlockFront
 public import BlockIO
 public import GuestMemory
+import SharedRing
 public import XenHypervisor
 public import XenWire
 
@@ -12,7 +13,8 @@ public import XenWire
 ///
 /// The two ends meet only in the ring, the grants and the event channel. In `inline` placement an event is delivered by a
 /// look at the virtual CPU at the end of a batch; an end that armed its event runs again only when the event has arrived
-/// (or its image has something), so a notification that went missing stops the disk here as it would anywhere.
+/// (or its image has something), so a notification that went missing stops the disk here as it would anywhere. An end that
+/// polls is looked at in every pass instead.
 public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
   @usableFromInline var back: BackQueue<EmulatedPlatform, Image>?
   @usableFromInline var front: FrontQueue<EmulatedPlatform>
@@ -23,6 +25,8 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
   @usableFromInline var hasArmedSleep = false
   @usableFromInline var passes: UInt32 = 0
   @usableFromInline var spin: AdaptiveSpin
+  @usableFromInline let pollsFront: Bool
+  @usableFromInline let pollsBack: Bool
   let wakeSet: WakeSet
   /// Readable when the queue has something to do.
   public let waitDescriptor: CInt
@@ -32,7 +36,8 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
   init(
     front: consuming FrontQueue<EmulatedPlatform>, back: consuming BackQueue<EmulatedPlatform, Image>?,
     frontCPU: VirtualCPU, backCPU: VirtualCPU, mailbox: QueueMailbox<StackQueue>, wakeSet: consuming WakeSet,
-    spin: AdaptiveSpin, owner: any AnyObject & Sendable, stopBack: (@Sendable () -> Void)? = nil
+    spin: AdaptiveSpin, notify: (front: NotificationPolicy, back: NotificationPolicy), owner: any AnyObject & Sendable,
+    stopBack: (@Sendable () -> Void)? = nil
   ) {
     self.front = front
     self.back = back
@@ -40,6 +45,8 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
     self.backCPU = backCPU
     self.mailbox = mailbox
     self.spin = spin
+    pollsFront = notify.front == .poll
+    pollsBack = notify.back == .poll
     waitDescriptor = wakeSet.descriptor
     self.wakeSet = wakeSet
     self.owner = owner
@@ -88,18 +95,36 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
     }
     passes &+= 1
     if passes & 255 == 0 { back?.housekeep() }
-    if isBackAwake || (back?.inFlight ?? 0) > 0 { back?.advance() }
+    if isBackAwake || pollsBack || (back?.inFlight ?? 0) > 0 { back?.advance() }
   }
 
   /// Arms both ends; in `threads` placement looks for a while before it lets the thread sleep.
   @inlinable
   public mutating func prepareToWait() -> WaitReadiness {
+    if pollsFront { return prepareByPolling() }
     if front.prepareToWait() == .workPending || mailbox.hasWork { return .workPending }
     if back != nil { return prepareInline() }
     if front.awaitsResponses {
       let cpu = frontCPU
       if spin.wait(until: { cpu.hasPendingUpcall }) { return .workPending }
     }
+    return prepareToSleep()
+  }
+
+  /// The frontend polls: it looks first, and asks for a notification only before it really sleeps.
+  ///
+  /// Beside a backend on the same thread it need not ask at all.
+  @usableFromInline
+  mutating func prepareByPolling() -> WaitReadiness {
+    if front.lookForWork() == .workPending || mailbox.hasWork { return .workPending }
+    if back != nil { return prepareInline() }
+    if front.awaitsResponses, let point = front.pollPoint, spin.wait(until: { point.hasMoved }) { return .workPending }
+    if front.prepareToWait() == .workPending { return .workPending }
+    return prepareToSleep()
+  }
+
+  @inlinable
+  mutating func prepareToSleep() -> WaitReadiness {
     guard frontCPU.prepareToSleep() else { return .workPending }
     hasArmedSleep = true
     return .maySleep
@@ -107,7 +132,8 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
 
   @inlinable
   mutating func prepareInline() -> WaitReadiness {
-    if back?.prepareToWait() == .workPending {
+    let readiness = pollsBack ? back?.lookForWork() : back?.prepareToWait()
+    if readiness == .workPending {
       isBackAwake = true
       return .workPending
     }

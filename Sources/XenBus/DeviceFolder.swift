@@ -5,12 +5,12 @@ public import XenStore
 /// One end's folder of a device, with its nodes as typed values.
 public struct DeviceFolder: Sendable {
   /// The store, as one domain sees it.
-  public let store: StoreConnection
+  public let store: any StoreHandle
   /// The folder.
   public let path: StorePath
 
   /// Opens a folder; it need not exist.
-  public init(store: StoreConnection, path: StorePath) {
+  public init(store: any StoreHandle, path: StorePath) {
     self.store = store
     self.path = path
   }

@@ -43,6 +43,8 @@ public struct DiskDefinition: Equatable, Sendable {
   public var backendPath: StorePath {
     StorePath.home(of: backend) / "backend" / backendKind / frontend / device.number
   }
+  /// `/libxl/<domain>/device/vbd/<number>`: the toolstack's own record, which neither end may write (XSA-175, XSA-178).
+  public var recordPath: StorePath { DomainDefinition.recordPath(of: frontend) / "device/vbd" / device.number }
 
   /// The frontend's nodes in the order that libxl writes them.
   var frontendNodes: [(String, String)] {
@@ -64,15 +66,16 @@ public struct DiskDefinition: Equatable, Sendable {
   }
 
   /// Writes both folders in one transaction, with the permissions that each end needs; what stood there before goes.
-  public func create(in store: StoreConnection) throws(StoreError) {
+  public func create(in store: any StoreHandle) throws(StoreError) {
     try store.transaction { (transaction) throws(StoreError) in
       try write(frontendNodes, to: frontendPath, owner: frontend, reader: backend, store, transaction)
       try write(backendNodes, to: backendPath, owner: backend, reader: frontend, store, transaction)
+      try writeRecord(store, transaction)
     }
   }
 
   private func write(
-    _ nodes: [(String, String)], to folder: StorePath, owner: DomainID, reader: DomainID, _ store: StoreConnection,
+    _ nodes: [(String, String)], to folder: StorePath, owner: DomainID, reader: DomainID, _ store: any StoreHandle,
     _ transaction: TransactionID
   ) throws(StoreError) {
     if try store.exists(folder, in: transaction) { try store.remove(folder, in: transaction) }
@@ -82,8 +85,17 @@ public struct DiskDefinition: Equatable, Sendable {
     for (name, value) in nodes { try store.write(folder / name, value, in: transaction) }
   }
 
+  private func writeRecord(_ store: any StoreHandle, _ transaction: TransactionID) throws(StoreError) {
+    if try store.exists(recordPath, in: transaction) { try store.remove(recordPath, in: transaction) }
+    try store.makeDirectory(recordPath, in: transaction)
+    let ends = [("frontend", frontendPath.string), ("backend", backendPath.string)]
+    for (name, value) in ends + backendNodes.dropFirst() {
+      try store.write(recordPath / name, value, in: transaction)
+    }
+  }
+
   /// Asks the ends to let go of the disk: offline, and the backend's state to closing, as `xl block-detach` does.
-  public func startDetach(in store: StoreConnection) throws(StoreError) {
+  public func startDetach(in store: any StoreHandle) throws(StoreError) {
     let folder = DeviceFolder(store: store, path: backendPath)
     try store.transaction { (transaction) throws(StoreError) in
       try folder.write(false, to: BackendKey.online, in: transaction)
@@ -91,13 +103,17 @@ public struct DiskDefinition: Equatable, Sendable {
     }
   }
 
-  /// Removes both folders, and the folders above them that are empty now.
-  public func remove(from store: StoreConnection) throws(StoreError) {
+  /// Removes both folders and the record, and the folders above them that are empty now.
+  public func remove(from store: any StoreHandle) throws(StoreError) {
     try store.transaction { (transaction) throws(StoreError) in
-      for folder in [frontendPath, backendPath] where try store.exists(folder, in: transaction) {
+      for folder in [frontendPath, backendPath, recordPath] where try store.exists(folder, in: transaction) {
         try store.remove(folder, in: transaction)
       }
-      for parent in [frontendPath.parent, backendPath.parent, backendPath.parent?.parent] {
+      let parents = [
+        frontendPath.parent, backendPath.parent, backendPath.parent?.parent, recordPath.parent,
+        recordPath.parent?.parent,
+      ]
+      for parent in parents {
         guard let parent, try store.exists(parent, in: transaction) else { continue }
         if try store.directory(parent, in: transaction).isEmpty { try store.remove(parent, in: transaction) }
       }

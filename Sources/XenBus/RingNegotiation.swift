@@ -146,7 +146,8 @@ public struct RingOffer: Equatable, Sendable {
 public struct RingRefusal: Error, Equatable, Sendable {
   /// What it is, as the object of "the frontend wants ...".
   public let text: String
-  init(_ text: String) { self.text = text }
+  /// Makes a refusal.
+  public init(_ text: String) { self.text = text }
 }
 
 /// What a frontend would like its rings to be.
@@ -172,7 +173,7 @@ public struct RingWish: Equatable, Sendable {
   public init() {}
 
   /// Whether nothing beyond the classic protocol is wished.
-  public var isClassic: Bool { self == RingWish() }
+  public var isClassic: Bool { variant == .classic && !isSplit && !usesWholePage && alignment == 0 }
 
   /// What comes of the wish when a backend offers `offer`: each part that it has, the classic form of each that it lacks.
   public func plan(_ blockProtocol: BlockProtocol, ringPages: Int, _ offer: RingOffer) -> RingPlan {

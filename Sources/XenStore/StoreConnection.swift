@@ -26,9 +26,11 @@ public final class StoreConnection: Sendable {
   }
 
   private func attempt<R: Sendable>(
-    in transaction: TransactionID? = nil, _ body: (inout StoreState, StoreCaller) throws(StoreError) -> R
+    in transaction: TransactionID? = nil, isReading: Bool = false,
+    _ body: (inout StoreState, StoreCaller) throws(StoreError) -> R
   ) throws(StoreError) -> R {
-    try server.attempt { (state) throws(StoreError) -> R in
+    if !isReading, let refusal = server.interruption?() { throw refusal }
+    return try server.attempt { (state) throws(StoreError) -> R in
       let caller = try state.caller(id, in: transaction)
       return try body(&state, caller)
     }
@@ -36,15 +38,10 @@ public final class StoreConnection: Sendable {
 
   // MARK: Nodes
 
-  /// A node's value as text; bytes that are not UTF-8 are replaced.
-  public func read(_ path: some StorePathName, in transaction: TransactionID? = nil) throws(StoreError) -> String {
-    String(decoding: try readBytes(path, in: transaction), as: UTF8.self)
-  }
-
   /// A node's value.
   public func readBytes(_ path: some StorePathName, in transaction: TransactionID? = nil) throws(StoreError) -> [UInt8]
   {
-    try attempt(in: transaction) { (state, caller) throws(StoreError) in
+    try attempt(in: transaction, isReading: true) { (state, caller) throws(StoreError) in
       try state.read(try state.resolve(path, caller), caller).value
     }
   }
@@ -52,7 +49,7 @@ public final class StoreConnection: Sendable {
   /// Whether a node is there.
   /// - Throws: `EACCES` when the domain may not know.
   public func exists(_ path: some StorePathName, in transaction: TransactionID? = nil) throws(StoreError) -> Bool {
-    try attempt(in: transaction) { (state, caller) throws(StoreError) in
+    try attempt(in: transaction, isReading: true) { (state, caller) throws(StoreError) in
       try state.lookUp(try state.resolve(path, caller), .read, caller) != nil
     }
   }
@@ -60,16 +57,9 @@ public final class StoreConnection: Sendable {
   /// The names of a node's children, oldest first.
   public func directory(_ path: some StorePathName, in transaction: TransactionID? = nil) throws(StoreError) -> [String]
   {
-    try attempt(in: transaction) { (state, caller) throws(StoreError) in
+    try attempt(in: transaction, isReading: true) { (state, caller) throws(StoreError) in
       try state.read(try state.resolve(path, caller), caller).children.inOrder
     }
-  }
-
-  /// Sets a node's value to text; the node and missing ancestors are created.
-  public func write(
-    _ path: some StorePathName, _ value: String, in transaction: TransactionID? = nil
-  ) throws(StoreError) {
-    try write(path, bytes: Array(value.utf8), in: transaction)
   }
 
   /// Sets a node's value; the node and missing ancestors are created.
@@ -101,7 +91,7 @@ public final class StoreConnection: Sendable {
   public func permissions(
     _ path: some StorePathName, in transaction: TransactionID? = nil
   ) throws(StoreError) -> StorePermissions {
-    try attempt(in: transaction) { (state, caller) throws(StoreError) in
+    try attempt(in: transaction, isReading: true) { (state, caller) throws(StoreError) in
       try state.read(try state.resolve(path, caller, allowsSpecial: true), caller).permissions
     }
   }
@@ -130,38 +120,6 @@ public final class StoreConnection: Sendable {
     try attempt(in: transaction) { (state, caller) throws(StoreError) in
       try state.endTransaction(caller, commit: commit)
     }
-  }
-
-  /// Runs `body` in a transaction and commits it, again and again while the answer is `EAGAIN`.
-  ///
-  /// When `body` throws anything but `EAGAIN` the transaction is aborted and the error passed on.
-  /// - Parameter attempts: How often to try before `EAGAIN` is passed on.
-  public func transaction<R>(
-    attempts: Int = 1000, _ body: (TransactionID) throws(StoreError) -> R
-  ) throws(StoreError) -> R {
-    for _ in 1..<max(attempts, 2) {
-      do {
-        return try runTransaction(body)
-      } catch .again {
-        continue
-      } catch {
-        throw error
-      }
-    }
-    return try runTransaction(body)
-  }
-
-  private func runTransaction<R>(_ body: (TransactionID) throws(StoreError) -> R) throws(StoreError) -> R {
-    let transaction = try startTransaction()
-    let result: R
-    do {
-      result = try body(transaction)
-    } catch {
-      try? endTransaction(transaction, commit: false)
-      throw error
-    }
-    try endTransaction(transaction, commit: true)
-    return result
   }
 
   // MARK: Watches

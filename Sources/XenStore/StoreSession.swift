@@ -30,6 +30,8 @@ public final class StoreSession {
 
   let server: StoreServer
   let id: ConnectionID
+  /// The client as a caller outside of transactions, without a target's rights.
+  private let identity: StoreCaller
   let trace: StoreTrace?
   private var isClosed = false
   private var input = ByteQueue()
@@ -58,6 +60,8 @@ public final class StoreSession {
       state.connections[id]?.eventLimit = Self.eventLimit
       return id
     }
+    identity = StoreCaller(
+      connection: id, domain: domain, isPrivileged: isPrivileged, home: .home(of: domain))
     trace?.create("connection", id.number)
   }
 
@@ -101,7 +105,11 @@ public final class StoreSession {
   /// Carries out the requests that are complete, as far as the client may go on.
   private func serve() {
     while failure == .none, output.count < Self.outputLimit, let header = StoreMessageHeader(input.bytes) {
-      guard header.payloadByteCount <= UInt32(StoreMessageHeader.maximumPayload) else {
+      let isSmall =
+        server.faults.has(.lengthIsSigned)
+        ? Int32(bitPattern: header.payloadByteCount) <= StoreMessageHeader.maximumPayload
+        : header.payloadByteCount <= UInt32(StoreMessageHeader.maximumPayload)
+      guard isSmall else {
         return fail(.protocolViolation)
       }
       let length = StoreMessageHeader.byteCount + Int(header.payloadByteCount)
@@ -130,10 +138,16 @@ public final class StoreSession {
       if isWatch { takeEvents(&state, limit: .max) }
       account(&state, output.count - before)
       if request != 0 { unsettled.append((sentByteCount + output.count, request)) }
-      if state.connections[id] == nil { failure = .communication }
+      if !state.isOpen(id) { failure = .communication }
       return true
     }
     return isServed
+  }
+
+  /// The client as the caller of a request.
+  func caller(in number: UInt32, _ state: inout StoreState) throws(StoreError) -> StoreCaller {
+    if number == 0, isPrivileged, state.isOpen(id) { return identity }
+    return try state.caller(id, in: number == 0 ? nil : TransactionID(rawValue: number))
   }
 
   // MARK: Bytes out
@@ -217,6 +231,7 @@ public final class StoreSession {
   /// Gives the client up: nothing of it is heard any more, but its domain stays known (XSA-325).
   func fail(_ reason: StoreRingError) {
     restart()
+    if server.faults.has(.violatorForgotten) { server.perform { $0.domains[domain] = nil } }
     failure = reason
   }
 
@@ -248,7 +263,7 @@ public final class StoreSession {
       type = .error
       payload = Array(error.wireName.utf8) + [0]
     }
-    if payload.count > StoreMessageHeader.maximumPayload {
+    if payload.count > StoreMessageHeader.maximumPayload, !server.faults.has(.longReplySent) {
       type = .error
       payload = Array(StoreError.tooBig.wireName.utf8) + [0]
     }
@@ -264,7 +279,7 @@ public final class StoreSession {
 
   private func account(_ state: inout StoreState, _ bytes: Int) {
     // Without its connection the domain that ran up the bytes is gone: a later one under its number owes nothing.
-    guard !isPrivileged, bytes != 0, state.connections[id] != nil else { return }
+    guard !isPrivileged, bytes != 0, state.isOpen(id) else { return }
     state.domains[domain]?.add(.memory, bytes)
     if bytes < 0 { state.wakeStalled(domain) }
   }

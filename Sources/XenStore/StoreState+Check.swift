@@ -41,6 +41,9 @@ extension StoreState {
     if connections.values.reduce(0, { $0 + $1.watches.count }) != watches.records.count {
       found.append("the watch index holds watches of nobody")
     }
+    if connections.values.reduce(0, { $0 + $1.events.count }) != waitingEvents {
+      found.append("the count of waiting events is wrong")
+    }
     for (domain, record) in domains {
       if record[.nodes] != owned[domain, default: 0] {
         found.append("domain \(domain) owns \(owned[domain, default: 0]) nodes, not \(record[.nodes])")
@@ -66,14 +69,13 @@ extension StoreState {
   /// How much of everything there is, for people.
   func memoryReport() -> String {
     let bytes = domains.values.reduce(0) { $0 + $1[.memory] }
-    let events = connections.values.reduce(0) { $0 + $1.events.count }
     return """
       nodes: \(tree.count)
       domains: \(domains.count)
       connections: \(connections.count)
       watches: \(watches.records.count)
       transactions: \(transactionCount)
-      events waiting: \(events)
+      events waiting: \(waitingEvents)
       accounted bytes: \(bytes)
 
       """

@@ -102,7 +102,8 @@ extension StoreState {
     guard var anchor = existing, let first = missing.last else { preconditionFailure("nothing to create") }
     if caller.transaction != nil, anchor.children.contains(first.name) { throw torn(path, caller) }
     let owned = domains[caller.domain]?[.nodes] ?? 0
-    if isExceeded(.nodes, by: owned + missing.count, caller) { throw fail(.noSpace, caller) }
+    let growing = faults.has(.quotaOfThePast) ? 0 : missing.count
+    if isExceeded(.nodes, by: owned + growing, caller) { throw fail(.noSpace, caller) }
 
     anchor.children.append(first.name)
     var permissions = anchor.permissions
@@ -164,17 +165,21 @@ extension StoreState {
     generation += 1
     node?.generation = generation
     let old = tree[path]
-    if let old {
-      domains[old.permissions.owner]?.add(.nodes, -1)
-      domains[old.permissions.owner]?.add(.memory, -old.byteCount - path.byteCount)
-    }
-    if let node {
-      let owner = node.permissions.owner
-      ensureDomain(owner)
-      domains[owner]?.add(.nodes, 1)
-      domains[owner]?.add(.memory, node.byteCount + path.byteCount)
-    }
-    if old?.permissions != node?.permissions {
+    if let old, let node, old.permissions == node.permissions {
+      if old.byteCount != node.byteCount {
+        domains[node.permissions.owner]?.add(.memory, node.byteCount - old.byteCount)
+      }
+    } else {
+      if let old {
+        domains[old.permissions.owner]?.add(.nodes, -1)
+        domains[old.permissions.owner]?.add(.memory, -old.byteCount - path.byteCount)
+      }
+      if let node {
+        let owner = node.permissions.owner
+        ensureDomain(owner)
+        domains[owner]?.add(.nodes, 1)
+        domains[owner]?.add(.memory, node.byteCount + path.byteCount)
+      }
       for entry in old?.permissions.entries ?? [] where entry.domain != .control {
         mentions[entry.domain]?.remove(path)
       }

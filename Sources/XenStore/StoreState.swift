@@ -48,6 +48,8 @@ struct StoreState: Sendable {
   var generation: UInt64 = 0
   var domains: [DomainID: DomainRecord] = [:]
   var connections: [ConnectionID: ConnectionRecord] = [:]
+  /// The events that wait at all connections together.
+  var waitingEvents = 0
   var watches = WatchIndex()
   /// The nodes whose permissions name a domain other than the control domain.
   var mentions: [DomainID: Set<StorePath>] = [:]
@@ -69,6 +71,8 @@ struct StoreState: Sendable {
   /// A clock in nanoseconds that never goes back.
   let now: @Sendable () -> UInt64
   var lastConnection: UInt64 = 0
+  /// Bugs that a test has planted.
+  var faults = StoreFaults()
   /// Who must be told that events came, once the lock is free.
   private var wakes: [@Sendable () -> Void] = []
 
@@ -118,7 +122,7 @@ struct StoreState: Sendable {
   mutating func removeWatchesAndTransactions(of id: ConnectionID) {
     guard let record = connections[id] else { return }
     for (key, number) in record.watches {
-      watches.remove(number, at: key.path)
+      if !faults.has(.secondIndexKept) { watches.remove(number, at: key.path) }
       domains[record.domain]?.add(.watches, -1)
       domains[record.domain]?.add(.memory, -key.byteCount)
     }
@@ -138,9 +142,12 @@ struct StoreState: Sendable {
     return caller
   }
 
+  /// Whether a connection has not been closed, by itself or because its domain was released.
+  func isOpen(_ id: ConnectionID) -> Bool { connections.index(forKey: id) != nil }
+
   /// Makes sure that there is a record of a domain.
   mutating func ensureDomain(_ domain: DomainID) {
-    if domains[domain] == nil { domains[domain] = DomainRecord(generation: generation, quotas: quotas) }
+    if domains.index(forKey: domain) == nil { domains[domain] = DomainRecord(generation: generation, quotas: quotas) }
   }
 
   /// Notes that a connection's event queue is no longer empty.
@@ -196,8 +203,8 @@ struct ConnectionRecord: Sendable {
     case overrun((@Sendable () -> Void)?)
   }
 
-  mutating func offer(_ entry: EventQueue.Entry) -> Outcome {
-    if isOverrun || events.holds(entry.event) { return .ignored }
+  mutating func offer(_ entry: EventQueue.Entry, merges: Bool) -> Outcome {
+    if isOverrun || merges && events.holds(entry.event) { return .ignored }
     if let eventLimit, events.byteCount + entry.event.messageByteCount > eventLimit {
       isOverrun = true
       return .overrun(handler)

@@ -94,13 +94,19 @@ struct StoreNode: Sendable {
 /// Parents hold their children's names, and every node but the root has a parent that names it. Copying the tree costs
 /// nothing and changing a copy costs a few small blocks, so an operation that may fail half-way works on a copy.
 struct StoreTree: Sendable {
-  private var nodes: TreeDictionary<StorePath, StoreNode> = [:]
+  /// A node under one reference, so that copying a block of the dictionary counts two references a node, not six.
+  private final class Leaf: Sendable {
+    let node: StoreNode
+    init(_ node: StoreNode) { self.node = node }
+  }
+
+  private var nodes: TreeDictionary<StorePath, Leaf> = [:]
 
   /// The number of nodes, special ones included.
   var count: Int { nodes.count }
 
   subscript(path: StorePath) -> StoreNode? {
-    get { nodes[path] }
-    set { nodes[path] = newValue }
+    get { nodes[path]?.node }
+    set { nodes[path] = newValue.map(Leaf.init) }
   }
 }

@@ -7,7 +7,8 @@ extension RequestSlot {
   public mutating func encodeDirect(
     _ operation: BlockOperation, segmentCount: Int, handle: UInt16, id: UInt64, sector: UInt64
   ) -> Int {
-    store(UInt32(operation.rawValue) | UInt32(truncatingIfNeeded: segmentCount) << 8 | UInt32(handle) << 16, 0)
+    let count = UInt32(UInt8(truncatingIfNeeded: segmentCount))
+    store(UInt32(operation.rawValue) | count << 8 | UInt32(handle) << 16, 0)
     if Format.idOffset > 4 { store(UInt32(0), 4) }
     store(id, Format.idOffset)
     store(sector, Format.sectorOffset)

@@ -108,7 +108,14 @@ public import CLinux
   }
 
   /// Direct form: the number of segments.
-  @inlinable public var directSegmentCount: Int { Int(load(UInt8.self, 1)) }
+  ///
+  /// The field has eight bits: in a format of 256 segments, 0 in a read or a write, which cannot be empty, stands for 256.
+  @inlinable
+  public var directSegmentCount: Int {
+    let count = Int(load(UInt8.self, 1))
+    if Format.directSegments > 255, count == 0, operation == .read || operation == .write { return 256 }
+    return count
+  }
   /// Direct form, and discard where it has one: the device handle.
   @inlinable public var directHandle: UInt16 { load(UInt16.self, 2) }
   /// Direct form: one segment.

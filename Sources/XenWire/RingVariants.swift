@@ -21,7 +21,8 @@ extension DerivedFormat {
 
 /// Variant A, Spectra Logic: a classic request whose array of segments is as long as both ends agreed, 11 to 256.
 ///
-/// The slot's real size is ``RingPlan/slotSize``; the number here is that of the longest.
+/// The slot's real size is ``RingPlan/slotSize``; the number here is that of the longest. The count of segments has eight
+/// bits, which the thread overlooked: 0 stands for 256 in reads and writes.
 public enum WideFormat<Base: RingFormat>: DerivedFormat {
   /// `wide`.
   public static var name: String { "wide \(Base.name)" }

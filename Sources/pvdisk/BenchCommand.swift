@@ -28,6 +28,14 @@ struct BenchCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Without an image: only this placement, inline or threads.", valueName: "where"))
   var placement: Placement?
 
+  @OptionGroup var rings: RingArguments
+
+  @Option(help: ArgumentHelp("Pages in each ring: 1, 2, 4, 8 or 16.", valueName: "N"))
+  var ringPages = 1
+
+  @Option(help: ArgumentHelp("Pages that one request may name.", valueName: "N"))
+  var indirectSegments = 256
+
   @Flag(name: .customLong("json"), help: "Print JSON.")
   var isJSON = false
 
@@ -96,10 +104,14 @@ struct BenchCommand: ParsableCommand {
   private func runOnce<Image: BlockDevice>(
     _ image: Image, _ benchmark: StackBenchmark, _ placement: Placement
   ) throws -> StackBenchmark.Result {
+    var configuration = DiskConfiguration()
+    configuration.placement = placement
+    configuration.ringPages = ringPages
+    configuration.indirectSegments = indirectSegments
+    try rings.apply(to: &configuration)
+    if let complaint = configuration.complaint { throw ValidationError(complaint) }
     do throws(MachineError) {
       let machine = try Machine()
-      var configuration = DiskConfiguration()
-      configuration.placement = placement
       let disk = try machine.attach(image, as: configuration)
       defer { disk.detach() }
       do throws(BlockError) {

@@ -26,10 +26,7 @@ struct DiskOptions: ParsableArguments {
   @Flag(inversion: .prefixedNo, help: "Keep grants and mappings between requests.")
   var persistent = true
 
-  @Option(
-    name: .customLong("protocol"),
-    help: ArgumentHelp("The ring's layout: classic (x86_64), x86_32, arm.", valueName: "name"))
-  var ringProtocol = RingProtocol.classic
+  @OptionGroup var rings: RingArguments
 
   @Option(help: ArgumentHelp("inline: both ends on one thread; threads: each on its own.", valueName: "where"))
   var placement = Placement.inline
@@ -57,20 +54,14 @@ struct DiskOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Serve the machine's XenStore on this Unix socket, for stock clients.", valueName: "path"))
   var xenstoreSocket: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "How the guest's driver reaches the store: direct (function calls) or ring (a guest's ring page).",
+      valueName: "how"))
+  var guestStore = GuestStoreTransport.direct
+
   @Flag(name: [.short, .long], help: "Show the conversation in the store as it happens.")
   var verbose = false
-
-  enum RingProtocol: String, ExpressibleByArgument, CaseIterable {
-    case classic, x86_32, arm
-
-    var wire: BlockProtocol {
-      switch self {
-      case .classic: .x86_64
-      case .x86_32: .x86_32
-      case .arm: .arm
-      }
-    }
-  }
 
   enum Cache: String, ExpressibleByArgument, CaseIterable {
     case writeback, none, unsafe
@@ -101,10 +92,11 @@ struct DiskOptions: ParsableArguments {
     plan.disk.indirectSegments = indirectSegments
     plan.disk.frontPersistent = persistent
     plan.disk.backPersistent = persistent
-    plan.disk.blockProtocol = ringProtocol.wire
+    try rings.apply(to: &plan.disk)
     plan.disk.isReadOnly = isReadOnly
     plan.disk.placement = placement
     plan.machine.mapping = mapping == .remap ? .remap : .alias
+    plan.machine.guestStore = guestStore
     plan.fuse.fileName = vdev
     plan.fuse.fileSystemName = "pvdisk:\(image)"
     plan.fuse.isReadOnly = isReadOnly
@@ -118,3 +110,4 @@ struct DiskOptions: ParsableArguments {
 }
 
 extension Placement: ExpressibleByArgument {}
+extension GuestStoreTransport: ExpressibleByArgument {}

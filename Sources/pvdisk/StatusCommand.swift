@@ -68,6 +68,7 @@ struct StatusCommand: ParsableCommand {
         image      \(report.image)  \(ByteSize.text(report.bytes))\(report.readOnly ? "  read-only" : "")
         stack      \(report.blockProtocol), \(report.queues) queues of \(report.ringPages) ring pages, \
       \(report.indirectSegments) segments, \(report.placement), process \(report.pid)
+        rings      \(report.rings.words), \(report.rings.requests) slots of \(report.rings.slotBytes) bytes
         requests   \(count("rd_req")) reads  \(count("wr_req")) writes  \(count("f_req")) flushes  \
       \(count("ds_req")) discards
         data       \(ByteSize.text(count("rd_sect") * 512)) read  \(ByteSize.text(count("wr_sect") * 512)) written

@@ -5,6 +5,7 @@ import FoundationEssentials
 import FuseExport
 import Glibc
 import PVMachine
+import SharedRing
 import XenWire
 
 /// What a running disk says of itself: the form of `status --json`.
@@ -23,6 +24,7 @@ struct StatusReport: Codable {
   var persistentGrants: Bool
   var blockProtocol: String
   var placement: String
+  var rings: AgreementReport
   var statistics: StatisticsReport
 
   init(_ mounted: MountedDisk) {
@@ -35,13 +37,55 @@ struct StatusReport: Codable {
     readOnly = geometry.isReadOnly
     bytes = geometry.byteCount
     sectorSize = geometry.logicalSectorSize
-    queues = mounted.plan.disk.queues
-    ringPages = mounted.plan.disk.ringPages
-    indirectSegments = mounted.plan.disk.indirectSegments
-    persistentGrants = mounted.plan.disk.frontPersistent && mounted.plan.disk.backPersistent
-    blockProtocol = mounted.plan.disk.blockProtocol.rawValue
+    let agreement = mounted.agreement
+    queues = agreement.queues
+    ringPages = agreement.plan.ringPages
+    indirectSegments = agreement.segments
+    persistentGrants = agreement.isPersistent
+    blockProtocol = agreement.plan.blockProtocol.rawValue
     placement = mounted.plan.disk.placement.rawValue
+    rings = AgreementReport(mounted.agreement)
     statistics = StatisticsReport(mounted.statistics)
+  }
+}
+
+/// What the two ends agreed on, whatever was asked for.
+struct AgreementReport: Codable {
+  var variant: String
+  var split: Bool
+  var splitIndices: String?
+  var responsePages: Int?
+  var wholePage: Bool
+  var alignment: Int
+  var slotBytes: Int
+  var requests: Int
+  var segments: Int
+  var notifyFront: String
+  var notifyBack: String
+
+  init(_ agreement: RingAgreement) {
+    let plan = agreement.plan
+    let geometry = RingGeometry(plan)
+    variant = plan.variant.rawValue
+    split = plan.isSplit
+    splitIndices = plan.isSplit ? plan.indexPlacement.rawValue : nil
+    responsePages = plan.isSplit ? geometry.responsePages : nil
+    wholePage = plan.usesWholePage
+    alignment = plan.alignment
+    slotBytes = geometry.requestStride
+    requests = Int(geometry.depth)
+    segments = agreement.segments
+    notifyFront = agreement.frontNotify.rawValue
+    notifyBack = agreement.backNotify.rawValue
+  }
+
+  /// As `slim32 split whole-page align=64`.
+  var words: String {
+    var words = [variant]
+    if split { words.append("split") }
+    if wholePage { words.append("whole-page") }
+    if alignment > 0 { words.append("align=\(alignment)") }
+    return words.joined(separator: " ")
   }
 }
 

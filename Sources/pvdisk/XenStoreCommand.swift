@@ -25,17 +25,23 @@ struct XenStoreAddress: ParsableArguments {
 
   /// Connects.
   func connect() throws -> StoreClient {
-    let path =
-      socket ?? Self.environment("XENSTORED_PATH")
-      ?? Self.environment("XENSTORED_RUNDIR").map { $0 + "/socket" } ?? "/var/run/xenstored/socket"
+    let path = socket ?? StoreLocation.fromEnvironment ?? "/var/run/xenstored/socket"
     do {
       return try StoreClient(socket: path)
     } catch {
       throw Refusal("cannot connect to the XenStore at \(path): \(error)")
     }
   }
+}
 
-  private static func environment(_ name: String) -> String? {
+/// Where stock clients look for a store's socket.
+enum StoreLocation {
+  /// What XENSTORED_PATH or XENSTORED_RUNDIR say; nil when neither is set.
+  static var fromEnvironment: String? {
+    variable("XENSTORED_PATH") ?? variable("XENSTORED_RUNDIR").map { $0 + "/socket" }
+  }
+
+  private static func variable(_ name: String) -> String? {
     guard let value = unsafe getenv(name) else { return nil }
     return unsafe String(cString: value)
   }

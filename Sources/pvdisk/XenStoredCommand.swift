@@ -4,6 +4,7 @@ import ArgumentParser
 import CLinux
 import Glibc
 import XenStore
+import XenWire
 
 /// `pvdisk xenstored`: the store alone, for stock clients.
 struct XenStoredCommand: ParsableCommand {
@@ -15,14 +16,22 @@ struct XenStoredCommand: ParsableCommand {
       SIGINT and SIGTERM end it and remove the socket; SIGHUP reopens the trace file.
       """)
 
-  @Option(help: ArgumentHelp("Where the socket is to be.", valueName: "path"))
-  var socket: String
+  @Option(
+    help: ArgumentHelp(
+      "Where the socket is to be; otherwise XENSTORED_PATH, or XENSTORED_RUNDIR/socket.", valueName: "path"))
+  var socket: String?
 
   @Option(help: ArgumentHelp("The socket's permission bits, octal.", valueName: "bits"))
   var socketMode = "600"
 
   @OptionGroup(title: "Quotas of unprivileged domains (0 is no limit)")
   var limits: XenStoredQuotaOptions
+
+  @Option(
+    help: ArgumentHelp(
+      "Another socket, whose clients speak for a guest: permissions and quotas apply to them. May be repeated.",
+      valueName: "domid=path"))
+  var guestSocket: [String] = []
 
   @Option(
     name: [.customShort("T"), .long], help: ArgumentHelp("Write every message to a file.", valueName: "file"))
@@ -33,6 +42,14 @@ struct XenStoredCommand: ParsableCommand {
 
   @Flag(help: "Go to the background once clients can connect.")
   var daemonize = false
+
+  @Flag(name: [.customShort("P"), .long], help: "Print the process number once clients can connect.")
+  var outputPid = false
+
+  @Flag(
+    name: [.customShort("N"), .long],
+    help: ArgumentHelp("Stay in the foreground: what happens anyway.", visibility: .hidden))
+  var noFork = false
 
   @Option(
     name: [.customShort("F"), .customLong("pid-file")],
@@ -53,7 +70,31 @@ struct XenStoredCommand: ParsableCommand {
     guard UInt32(socketMode, radix: 8).map({ $0 <= 0o777 }) == true else {
       throw ValidationError("'\(socketMode)' is no octal permission mask; try 600 or 660.")
     }
+    guard !(daemonize && noFork) else { throw ValidationError("--daemonize and --no-fork contradict each other.") }
     _ = try limits.quotas
+    _ = try guests
+    _ = try path
+  }
+
+  /// The socket's path, from the option or from where stock clients look.
+  private var path: String {
+    get throws {
+      if let path = socket ?? StoreLocation.fromEnvironment { return path }
+      throw ValidationError("Say where the socket is to be, with --socket or XENSTORED_PATH.")
+    }
+  }
+
+  /// The guests' sockets by domain.
+  private var guests: [(domain: DomainID, path: String)] {
+    get throws {
+      try guestSocket.map { text in
+        let parts = text.split(separator: "=", maxSplits: 1)
+        guard parts.count == 2, let number = UInt16(parts[0]), number > 0, DomainID(rawValue: number).isReal else {
+          throw ValidationError("'\(text)' is no guest's socket; write it as domid=path, for example 5=/tmp/xs5.")
+        }
+        return (DomainID(rawValue: number), String(parts[1]))
+      }
+    }
   }
 
   func run() throws {
@@ -67,25 +108,44 @@ struct XenStoredCommand: ParsableCommand {
       return trace
     }
     let store = try makeStore()
-    let listener: StoreSocketServer
-    do {
-      listener = try StoreSocketServer(
-        server: store, path: socket, mode: UInt32(socketMode, radix: 8) ?? 0o600, trace: trace)
-    } catch {
-      throw Refusal("\(error)")
-    }
-    defer { listener.stop() }
+    let listeners = try listen(store, trace)
+    defer { for listener in listeners { listener.stop() } }
     let pid = try pidFile.map { path throws in try PIDFile(path: path) }
     defer { pid?.remove() }
     if ready >= 0 { pv_daemonize_end(ready) }
+    if outputPid { print(getpid()) }
+    fflush(nil)
     while DaemonSignals.wait() == SIGHUP { trace?.reopen() }
-    listener.stop()
+    for listener in listeners { listener.stop() }
     if let save {
       do {
         try store.save(to: save)
       } catch {
         throw Refusal("cannot save the state to \(save): \(error)")
       }
+    }
+  }
+
+  /// Serves the tools' socket and the guests'.
+  private func listen(_ store: StoreServer, _ trace: StoreTrace?) throws -> [StoreSocketServer] {
+    let mode = UInt32(socketMode, radix: 8) ?? 0o600
+    var listeners: [StoreSocketServer] = []
+    do {
+      listeners.append(try StoreSocketServer(server: store, path: try path, mode: mode, trace: trace))
+      let control = store.connect(as: .control)
+      for (domain, path) in try guests {
+        if !store.isIntroduced(domain) {
+          try control.makeDirectory(StorePath.home(of: domain))
+          try control.setPermissions(StorePath.home(of: domain), StorePermissions(owner: domain))
+          try store.introduce(domain)
+        }
+        listeners.append(
+          try StoreSocketServer(server: store, path: path, mode: mode, trace: trace) { _ in .guest(domain) })
+      }
+      return listeners
+    } catch let error as StoreSocketError {
+      for listener in listeners { listener.stop() }
+      throw Refusal("\(error)")
     }
   }
 

@@ -36,6 +36,14 @@ struct StackAllocationTests {
     }
   }
 
+  @Test(
+    "in every form of the rings",
+    arguments: Way.variants.filter { $0.configuration.frontPersistent && $0.configuration.backPersistent })
+  func variants(way: Way) throws {
+    try check(
+      try Machine().attach(NullImage(sectorCount: 8192), as: way.configuration), byteCount: 65536, requests: 1000)
+  }
+
   /// Reads, writes and flushes, eight at a time, in the queue's own buffers.
   func check<Image: BlockDevice>(
     _ disk: AttachedDisk<Image>, byteCount: Int, requests: Int = 10_000

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 import BlockBack
+import BlockFront
 import BlockIO
 import DiskImages
 import Glibc
@@ -8,7 +9,9 @@ import GuestMemory
 import PVMachine
 import PVTestSupport
 import Testing
+import XenBus
 import XenHypervisor
+import XenStore
 import XenWire
 
 /// One way to attach a disk, with a name for the test's title.
@@ -60,16 +63,44 @@ struct StackDataTests {
     try exercise(configuration, mapping: .alias)
   }
 
+  @Test("a driver that reaches the store through its guest's ring page gets the same disk")
+  func throughTheRingPage() throws {
+    try exercise(DiskConfiguration(), mapping: .remap, guestStore: .ring)
+  }
+
+  @Test("two drivers share the guest's one ring page, and each hears of its own backend only")
+  func sharedRingPage() throws {
+    var machineConfiguration = MachineConfiguration()
+    machineConfiguration.guestStore = .ring
+    let machine = try Machine(machineConfiguration)
+    let before = machine.ledger
+    let first = try MemoryDisk(geometry: BlockGeometry(sectorCount: 2048))
+    let second = try MemoryDisk(geometry: BlockGeometry(sectorCount: 4096))
+    var configuration = DiskConfiguration()
+    let one = try machine.attach(first, as: configuration)
+    configuration.device = "xvdb"
+    let two = try machine.attach(second, as: configuration)
+    #expect(one.geometry.sectorCount == 2048)
+    #expect(two.geometry.sectorCount == 4096)
+    #expect(one.detach() == 0)
+    #expect(two.frontend.handshakeState == .connected)
+    #expect(two.detach() == 0)
+    #expect(machine.ledger == before)
+    #expect(machine.store.check() == [])
+  }
+
   /// Random requests, many in flight, against a model, through a real file.
   @discardableResult
   func exercise(
-    _ configuration: DiskConfiguration, mapping: MappingStrategy, rounds: Int = 600, seed: UInt64 = 7
+    _ configuration: DiskConfiguration, mapping: MappingStrategy, rounds: Int = 600, seed: UInt64 = 7,
+    guestStore: GuestStoreTransport = .direct
   ) throws -> AttachedDisk<RawImage> {
     let byteCount = 4 << 20
     let directory = try TemporaryImage(byteCount: byteCount)
     let image = try RawImage.open(path: directory.path, options: ImageOptions(access: .readWrite))
     var machineConfiguration = MachineConfiguration()
     machineConfiguration.mapping = mapping
+    machineConfiguration.guestStore = guestStore
     let machine = try Machine(machineConfiguration)
     let before = machine.ledger
     let disk = try machine.attach(image, as: configuration)

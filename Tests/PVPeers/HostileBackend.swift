@@ -4,7 +4,7 @@ public import BlockFront
 public import BlockIO
 public import GuestMemory
 public import PVTestSupport
-import SharedRing
+public import SharedRing
 import XenHypervisor
 public import XenWire
 
@@ -28,6 +28,8 @@ public struct TakenRequest: Sendable, CustomStringConvertible {
   public let discardFlag: UInt8
   /// Descriptor pages.
   public let descriptorPages: [GrantReference]
+  /// The sector number of each descriptor, where descriptors carry them.
+  public let entrySectors: [UInt64]
 
   /// Sectors that the segments cover.
   public var sectorCount: UInt64 { segments.reduce(0) { $0 + UInt64($1.sectorCount) } }
@@ -50,6 +52,10 @@ public final class HostileBackend<ABI: RingFormat> {
     public var buffers = BufferDemand(count: 4, byteCount: 1 << 20)
     /// Pages in the ring.
     public var ringPages = 1
+    /// Bugs of the frontend.
+    public var faults = RingFaults()
+    /// The form of the rings; nil: a shared ring of the format.
+    public var plan: RingPlan?
 
     /// The defaults.
     public init() {}
@@ -79,11 +85,13 @@ public final class HostileBackend<ABI: RingFormat> {
   public init(_ setup: Setup = Setup()) throws {
     machine = try PeerMachine()
     abilities = setup.abilities
-    let plan = ABI.plan(ringPages: setup.ringPages)
-    let pages = try machine.guest.allocatePages(setup.ringPages)
-    ring = RawRing(pages.region)
+    let plan = setup.plan ?? ABI.plan(ringPages: setup.ringPages)
+    precondition(ABI.isOf(plan), "a plan of another format")
+    let geometry = RingGeometry(plan)
+    let pages = try machine.guest.allocatePages(geometry.pageCount)
+    ring = RawRing(pages.region, geometry)
     storage = try MappedMemoryOwner(byteCount: 16 << 20)
-    FrontRing.initialise(pages.region, RingGeometry(plan))
+    FrontRing.initialise(pages.region, geometry)
     let remote = try machine.guest.allocateUnbound(remote: .control)
     _ = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
     counters = try CounterTable(count: FrontCounter.allCases.count)
@@ -96,7 +104,7 @@ public final class HostileBackend<ABI: RingFormat> {
     front = Front(
       connection: connection,
       arena: FrontArena(pages: try machine.guest.allocatePages(pageCount), demand: setup.buffers),
-      references: try machine.guest.allocateReferences(count), counters: counters.writer)
+      references: try machine.guest.allocateReferences(count), counters: counters.writer, faults: setup.faults)
   }
 
   /// The frontend goes before the counters that it writes to.
@@ -124,24 +132,33 @@ public final class HostileBackend<ABI: RingFormat> {
     let isDiscard = slot.operation == .discard
     var segments: [Segment] = []
     var tables: [GrantReference] = []
+    var sectors: [UInt64] = []
     if isIndirect {
       let count = slot.indirectSegmentCount
-      tables = (0..<BlockLimits.indirectPages(for: count)).map { slot.indirectReference($0) }
+      tables = (0..<ABI.descriptorPages(for: count)).map { slot.indirectReference($0) }
       for (page, table) in tables.enumerated() {
         withPage(table, writable: false) { region in
-          for place in 0..<min(512, count - page * 512) {
-            segments.append(Segment(bits: region.load(UInt64.self, at: place * 8)))
+          for place in 0..<min(ABI.descriptorsPerPage, count - page * ABI.descriptorsPerPage) {
+            let offset = place * ABI.descriptorSize
+            if ABI.descriptorsCarrySectors { sectors.append(region.load(UInt64.self, at: offset)) }
+            segments.append(Segment(bits: region.load(UInt64.self, at: offset + ABI.descriptorSize - 8)))
           }
         }
       }
+    } else if slot.operation == .segmentRun,
+      let entries = RingLayout(region: ring.region, geometry: ring.geometry).segmentRing
+    {
+      segments = (0..<UInt32(slot.runCount)).map { entries.load(at: (slot.runStart + $0) % entries.count) }
     } else if !isDiscard {
       segments = (0..<slot.directSegmentCount).map { slot.directSegment($0) }
     }
     return TakenRequest(
-      operation: slot.operation, meant: isIndirect ? slot.innerOperation : slot.operation, id: slot.id,
-      sector: slot.sector, handle: isIndirect ? slot.indirectHandle : slot.directHandle, segments: segments,
+      operation: slot.operation,
+      meant: isIndirect || slot.operation == .segmentRun ? slot.innerOperation : slot.operation, id: slot.id,
+      sector: sectors.first ?? slot.sector, handle: isIndirect ? slot.indirectHandle : slot.directHandle,
+      segments: segments,
       discardCount: isDiscard ? slot.discardCount : 0, discardFlag: isDiscard ? slot.discardFlag : 0,
-      descriptorPages: tables)
+      descriptorPages: tables, entrySectors: sectors)
   }
 
   /// Maps one page for as long as the body runs; false when the frontend does not let it.

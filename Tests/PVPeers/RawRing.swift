@@ -10,49 +10,76 @@ extension RingFormat {
   }
 }
 
-/// A ring's memory as plain words and bytes: what a peer that keeps to no rules can write and read.
+extension RingFormat {
+  /// Whether a plan's slots are in this format; the Arm ABI has the numbers of the 64-bit one.
+  static func isOf(_ plan: RingPlan) -> Bool {
+    let numbers = plan.format.numbers
+    return numbers.slotSize == slotSize && numbers.segmentsOffset == segmentsOffset
+      && numbers.directSegments == directSegments && numbers.indirectSegments == indirectSegments
+  }
+}
+
+/// A queue's ring memory as plain words and bytes: what a peer that keeps to no rules can write and read.
 public struct RawRing<ABI: RingFormat>: Sendable {
   /// The pages.
   public let region: SharedRegion
+  /// Where everything is.
+  public let geometry: RingGeometry
   /// The number of slots.
-  public let slotCount: UInt32
+  public var slotCount: UInt32 { geometry.depth }
 
   /// Looks at ring memory.
-  public init(_ region: SharedRegion) {
+  public init(_ region: SharedRegion, _ geometry: RingGeometry) {
     self.region = region
-    var count: UInt32 = 1
-    while 64 + Int(count) * 2 * ABI.slotSize <= region.byteCount { count *= 2 }
-    slotCount = count
+    self.geometry = geometry
   }
 
   /// The shared `req_prod`.
   public var requestProducer: UInt32 {
-    get { region.word32(at: 0).loadAcquiring() }
-    nonmutating set { region.word32(at: 0).storeReleasing(newValue) }
+    get { region.word32(at: geometry.requestProducerOffset).loadAcquiring() }
+    nonmutating set { region.word32(at: geometry.requestProducerOffset).storeReleasing(newValue) }
   }
   /// The shared `req_event`.
   public var requestEvent: UInt32 {
-    get { region.word32(at: 4).loadAcquiring() }
-    nonmutating set { region.word32(at: 4).storeReleasing(newValue) }
+    get { region.word32(at: geometry.requestEventOffset).loadAcquiring() }
+    nonmutating set { region.word32(at: geometry.requestEventOffset).storeReleasing(newValue) }
   }
   /// The shared `rsp_prod`.
   public var responseProducer: UInt32 {
-    get { region.word32(at: 8).loadAcquiring() }
-    nonmutating set { region.word32(at: 8).storeReleasing(newValue) }
+    get { region.word32(at: geometry.responseProducerOffset).loadAcquiring() }
+    nonmutating set { region.word32(at: geometry.responseProducerOffset).storeReleasing(newValue) }
   }
   /// The shared `rsp_event`.
   public var responseEvent: UInt32 {
-    get { region.word32(at: 12).loadAcquiring() }
-    nonmutating set { region.word32(at: 12).storeReleasing(newValue) }
+    get { region.word32(at: geometry.responseEventOffset).loadAcquiring() }
+    nonmutating set { region.word32(at: geometry.responseEventOffset).storeReleasing(newValue) }
+  }
+  /// The shared response consumer of split rings; 0 and nowhere in a shared ring.
+  public var responseConsumer: UInt32 {
+    get { geometry.responseConsumerOffset.map { region.word32(at: $0).loadAcquiring() } ?? 0 }
+    nonmutating set {
+      if let offset = geometry.responseConsumerOffset { region.word32(at: offset).storeReleasing(newValue) }
+    }
   }
 
-  /// A slot's memory, by free-running index.
+  /// A request slot's memory, by free-running index.
   public func slot(_ index: UInt32) -> SharedRegion {
-    region.slice(at: 64 + Int(index & (slotCount - 1)) * ABI.slotSize, byteCount: ABI.slotSize)
+    let place = Int(index % geometry.requestCount)
+    return region.slice(
+      at: geometry.requestsOffset + place * geometry.requestStride, byteCount: geometry.requestStride)
+  }
+
+  /// A response's memory, by free-running index.
+  public func responseSlot(_ index: UInt32) -> SharedRegion {
+    let place = Int(index % geometry.responseCount)
+    return region.slice(
+      at: geometry.responsesOffset + place * geometry.responseStride, byteCount: geometry.responseStride)
   }
 
   /// A slot's bytes.
-  public func bytes(_ index: UInt32) -> [UInt8] { (0..<ABI.slotSize).map { slot(index).load(UInt8.self, at: $0) } }
+  public func bytes(_ index: UInt32) -> [UInt8] {
+    (0..<geometry.requestStride).map { slot(index).load(UInt8.self, at: $0) }
+  }
 
   /// Writes bytes into a slot.
   public func write(_ bytes: [UInt8], to index: UInt32) {
@@ -61,7 +88,7 @@ public struct RawRing<ABI: RingFormat>: Sendable {
 
   /// Reads a slot as a response.
   public func response(_ index: UInt32) -> BlockResponse {
-    let slot = slot(index)
+    let slot = responseSlot(index)
     return BlockResponse(
       id: slot.load(UInt64.self, at: 0), operation: BlockOperation(rawValue: slot.load(UInt8.self, at: 8)),
       status: BlockStatus(rawValue: slot.load(Int16.self, at: 10)))
@@ -69,7 +96,7 @@ public struct RawRing<ABI: RingFormat>: Sendable {
 
   /// Writes a response into a slot.
   public func write(_ response: BlockResponse, to index: UInt32) {
-    let slot = slot(index)
+    let slot = responseSlot(index)
     slot.store(response.id, at: 0)
     slot.store(response.operation.rawValue, at: 8)
     slot.store(response.status.rawValue, at: 10)
@@ -80,7 +107,9 @@ public struct RawRing<ABI: RingFormat>: Sendable {
     var copy = RequestSlot<ABI>()
     // SAFETY: the region is a whole slot.
     unsafe slot(index).withUnsafeBytes { bytes in
-      if let base = bytes.baseAddress { unsafe copy.fill(fromShared: UnsafeRawPointer(base)) }
+      if let base = bytes.baseAddress {
+        unsafe copy.fill(fromShared: UnsafeRawPointer(base), stride: geometry.requestStride)
+      }
     }
     return copy
   }
@@ -89,7 +118,7 @@ public struct RawRing<ABI: RingFormat>: Sendable {
   public func write(_ request: borrowing RequestSlot<ABI>, to index: UInt32) {
     // SAFETY: the region is a whole slot.
     unsafe slot(index).withUnsafeBytes { bytes in
-      if let base = bytes.baseAddress { unsafe request.spill(toShared: base, count: ABI.slotSize) }
+      if let base = bytes.baseAddress { unsafe request.spill(toShared: base, count: geometry.requestStride) }
     }
   }
 }

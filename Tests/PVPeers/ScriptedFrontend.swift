@@ -4,7 +4,7 @@ public import BlockBack
 public import BlockIO
 import GuestMemory
 public import PVTestSupport
-import SharedRing
+public import SharedRing
 public import XenHypervisor
 public import XenWire
 
@@ -26,10 +26,16 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     public var knobs = BackendKnobs()
     /// Pages in the ring.
     public var ringPages = 1
+    /// The form of the rings; nil: a shared ring of the format.
+    public var plan: RingPlan?
+    /// When the backend notifies.
+    public var policy = NotificationPolicy.holdOff
     /// Where the ring's indices begin.
     public var start: UInt32 = 0
     /// How foreign pages are mapped.
     public var mapping = MappingStrategy.remap
+    /// Bugs of the backend.
+    public var faults = RingFaults()
 
     /// The defaults.
     public init() {}
@@ -63,13 +69,15 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     machine = try PeerMachine(mapping: setup.mapping)
     ledgerBefore = machine.ledger
     disk = GatedDisk(try MemoryDisk(geometry: setup.geometry))
-    let plan = ABI.plan(ringPages: setup.ringPages)
-    ringPages = try machine.guest.allocatePages(setup.ringPages)
-    ring = RawRing(ringPages.region)
+    let plan = setup.plan ?? ABI.plan(ringPages: setup.ringPages)
+    precondition(ABI.isOf(plan), "a plan of another format")
+    let geometry = RingGeometry(plan)
+    ringPages = try machine.guest.allocatePages(geometry.pageCount)
+    ring = RawRing(ringPages.region, geometry)
     produced = setup.start
     consumed = setup.start
-    FrontRing.initialise(ringPages.region, RingGeometry(plan), start: RingIndex(rawValue: setup.start))
-    ringReferences = try machine.guest.allocateReferences(setup.ringPages)
+    FrontRing.initialise(ringPages.region, geometry, start: RingIndex(rawValue: setup.start))
+    ringReferences = try machine.guest.allocateReferences(geometry.pageCount)
     for (index, reference) in ringReferences.enumerated() {
       let frame = FrameNumber(rawValue: ringPages.firstFrame.rawValue + UInt64(index))
       machine.guest.grantAccess(reference, to: .control, frame: frame, isReadOnly: false)
@@ -80,13 +88,14 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     counters = try CounterTable(count: QueueCounter.allCases.count)
     let connection = BackConnection(
       platform: machine.control, peer: PeerMachine.guestID, port: port, ringPages: mapping, plan: plan,
-      abilities: setup.abilities)
-    let attached = try BackRing(attachingTo: mapping.region, RingGeometry(plan))
+      abilities: setup.abilities, policy: setup.policy)
+    let attached = try BackRing(attachingTo: mapping.region, geometry)
     let cache = try PersistentGrantCache(knobs: setup.knobs)
     let image = try disk.makeQueue(0, buffers: BufferDemand(count: Int(ring.slotCount), byteCount: 0))
     back = Back(
       connection: connection, ring: attached, cache: cache, image: image, geometry: setup.geometry,
       counters: counters.writer)
+    back?.plant(setup.faults)
   }
 
   /// The backend goes before the counters that it writes to.
@@ -121,6 +130,15 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     }
   }
 
+  /// Writes entries that say where on the disk they go, 256 in each page, padding as no backend may look at.
+  public func describe(_ entries: [(sector: UInt64, segment: Segment)], in pages: [GrantedPage]) {
+    for (index, entry) in entries.enumerated() {
+      let page = pages[index / 256].region
+      page.store(entry.sector, at: (index % 256) * 16)
+      page.store(entry.segment.bits | 0xBEEF << 48, at: (index % 256) * 16 + 8)
+    }
+  }
+
   // MARK: Requests
 
   /// Puts a request into the next slot: filled with garbage first, so that what is not written is not zero.
@@ -138,7 +156,9 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     put { slot in
       slot.encodeDirect(
         operation, segmentCount: count ?? segments.count, handle: 0xCA00, id: id, sector: sector)
-      for (index, segment) in segments.prefix(11).enumerated() { slot.setDirectSegment(segment, at: index) }
+      for (index, segment) in segments.prefix(ABI.directSegments).enumerated() {
+        slot.setDirectSegment(segment, at: index)
+      }
     }
   }
 
@@ -148,13 +168,30 @@ public final class ScriptedFrontend<ABI: RingFormat> {
   ) {
     put { slot in
       slot.encodeIndirect(inner, segmentCount: count, handle: 0xCA00, id: id, sector: sector)
-      for (index, reference) in references.prefix(8).enumerated() { slot.setIndirectReference(reference, at: index) }
+      for (index, reference) in references.prefix(ABI.indirectPages).enumerated() {
+        slot.setIndirectReference(reference, at: index)
+      }
     }
   }
 
   /// Puts a discard.
   public func discard(id: UInt64 = 7, sector: UInt64, count: UInt64, isSecure: Bool = false) {
     put { $0.encodeDiscard(isSecure: isSecure, handle: 0xCA00, id: id, sector: sector, count: count) }
+  }
+
+  /// Puts a request for a run of the segment ring, after its entries; `count` can lie.
+  public func run(
+    _ inner: BlockOperation, id: UInt64 = 7, sector: UInt64 = 0, start: UInt32, count: Int? = nil, _ segments: [Segment]
+  ) {
+    if let entries = RingLayout(region: ring.region, geometry: ring.geometry).segmentRing {
+      for (index, segment) in segments.enumerated() {
+        entries.store(segment, at: (start &+ UInt32(index)) % entries.count)
+      }
+    }
+    put { slot in
+      slot.encodeRun(
+        inner, start: start, count: count ?? segments.count, handle: 0xCA00, id: id, sector: sector)
+    }
   }
 
   /// Publishes what was put, and lets the backend run until it has nothing more to do.

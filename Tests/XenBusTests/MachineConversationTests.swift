@@ -18,8 +18,9 @@ struct MachineConversationTests {
     let recorder: ConversationRecorder
     var configuration = DiskConfiguration()
 
-    init(guest: Int) throws {
+    init(guest: Int, guestStore: GuestStoreTransport = .direct) throws {
       var machineConfiguration = MachineConfiguration()
+      machineConfiguration.guestStore = guestStore
       machineConfiguration.guestDomain = DomainID(rawValue: UInt16(guest))
       machine = try Machine(machineConfiguration)
       disk = try MemoryDisk(
@@ -39,10 +40,12 @@ struct MachineConversationTests {
     AcceptedDifference("multi-queue-max-queues", ours: "8", because: "Linux offers as many queues as it has CPUs"),
   ]
 
-  @Test("two queues: every node of both ends, in Linux's order, with Linux's values")
-  func twoQueues() throws {
+  @Test(
+    "two queues: every node of both ends, in Linux's order, with Linux's values, however the guest reaches the store",
+    arguments: GuestStoreTransport.allCases)
+  func twoQueues(guestStore: GuestStoreTransport) throws {
     let capture = try CapturedConversation("default-2vcpu")
-    var bench = try Bench(guest: capture.guest)
+    var bench = try Bench(guest: capture.guest, guestStore: guestStore)
     bench.configuration.queues = 2
     try check(bench, capture, Self.differences)
   }

@@ -43,6 +43,13 @@ struct VariantImageTests {
     #expect(try direct(WideFormat<ABI64>.self, segments: 200) == head64 + segments)
     let head32: [UInt8] = [1, 200, 0x10, 0xCA] + Self.idBytes + Self.sectorBytes
     #expect(try direct(WideFormat<ABI32>.self, segments: 200) == head32 + segments)
+    let most = try direct(WideFormat<ABI64>.self, segments: 256)
+    #expect(most.prefix(4) == [1, 0, 0x10, 0xCA] && most.count == 2072, "256 is 0 in eight bits, and spills nowhere")
+    #expect(try SlotBytes.filled(WideFormat<ABI64>.self, Array(most.prefix(112))).directSegmentCount == 256)
+    let flush = try bytes(WideFormat<ABI64>.self) {
+      $0.encodeDirect(.flushDiskCache, segmentCount: 0, handle: 0, id: 1, sector: 0)
+    }
+    #expect(try SlotBytes.filled(WideFormat<ABI64>.self, flush).directSegmentCount == 0)
   }
 
   @Test("segment-ring: the run's start and length stand where the segments were")

@@ -66,54 +66,69 @@ struct SocketDriver {
     return String(decoding: buffer[16..<(count - 1)], as: UTF8.self)
   }
 
-  /// Transactions a second: start, read, write, commit on each socket, each on a node of its own.
-  func transactions(seconds: Double) -> Double {
+  /// Sends a message on every socket, then takes what comes back from each.
+  private func exchange(_ message: (Int) -> [UInt8]) {
+    for (index, descriptor) in descriptors.enumerated() { send(message(index), to: descriptor) }
+    for descriptor in descriptors { receive(from: descriptor) }
+  }
+
+  /// Calls `round` until the time is over, and answers how many rounds there were in a second, times the sockets.
+  private func rate(_ seconds: Double, _ round: () -> Void) -> Double {
     let start = pv_monotonic_nanoseconds()
     let end = start + UInt64(seconds * 1e9)
     var count = 0
     while pv_monotonic_nanoseconds() < end {
-      for descriptor in descriptors { send(Self.message(.transactionStart, "\0"), to: descriptor) }
-      let numbers = descriptors.map { UInt32(reply(from: $0)) ?? 0 }
-      for step in 0..<3 {
-        for (index, descriptor) in descriptors.enumerated() {
-          let path = "/bench/t\(index)\0"
-          let message =
-            switch step {
-            case 0: Self.message(.read, path, transaction: numbers[index])
-            case 1: Self.message(.write, path + "value", transaction: numbers[index])
-            default: Self.message(.transactionEnd, "T\0", transaction: numbers[index])
-            }
-          send(message, to: descriptor)
-        }
-        for descriptor in descriptors { receive(from: descriptor) }
-      }
+      round()
       count += descriptors.count
     }
     return Double(count) / (Double(pv_monotonic_nanoseconds() - start) / 1e9)
   }
 
-  /// Events a second: the first socket writes, the others, and it too, watch.
-  func events(seconds: Double) -> Double {
-    for descriptor in descriptors {
-      send(Self.message(.watch, "/bench/w\0t\0"), to: descriptor)
-      while receive(from: descriptor) < 2 {}
+  /// Transactions a second: start, read, write, commit on each socket, each on a node of its own.
+  ///
+  /// - Parameter isReal: False sends the same four messages to somebody who only sends them back.
+  func transactions(seconds: Double, isReal: Bool) -> Double {
+    rate(seconds) {
+      for descriptor in descriptors { send(Self.message(.transactionStart, "\0"), to: descriptor) }
+      let numbers = descriptors.map { descriptor -> UInt32 in
+        let text = reply(from: descriptor)
+        return isReal ? UInt32(text) ?? 0 : 1
+      }
+      exchange { Self.message(.read, "/bench/t\($0)\0", transaction: numbers[$0]) }
+      exchange { Self.message(.write, "/bench/t\($0)\0value", transaction: numbers[$0]) }
+      exchange { Self.message(.transactionEnd, "T\0", transaction: numbers[$0]) }
     }
+  }
+
+  /// Has every socket watch one node, or stop it.
+  func setWatches(_ isOn: Bool) {
+    for descriptor in descriptors {
+      send(Self.message(isOn ? .watch : .unwatch, "/bench/w\0t\0"), to: descriptor)
+      var count = 0
+      while count < (isOn ? 2 : 1) { count += receive(from: descriptor) }
+    }
+  }
+
+  /// Events a second: the first socket writes, all watch.
+  func events(seconds: Double) -> Double {
     let write = Self.message(.write, "/bench/w\0v")
-    let start = pv_monotonic_nanoseconds()
-    let end = start + UInt64(seconds * 1e9)
-    var count = 0
-    while pv_monotonic_nanoseconds() < end {
+    return rate(seconds) {
       send(write, to: descriptors[0])
       var own = 0
       while own < 2 { own += receive(from: descriptors[0]) }
       for descriptor in descriptors.dropFirst() { receive(from: descriptor) }
-      count += descriptors.count
     }
-    let rate = Double(count) / (Double(pv_monotonic_nanoseconds() - start) / 1e9)
-    for descriptor in descriptors {
-      send(Self.message(.unwatch, "/bench/w\0t\0"), to: descriptor)
-      receive(from: descriptor)
+  }
+
+  /// The same messages from somebody who only sends them back: as many wake-ups and bytes as the events of one write.
+  func eventEchoes(seconds: Double) -> Double {
+    let write = Self.message(.write, "/bench/w\0v")
+    let event = Self.message(.watchEvent, "/bench/w\0t\0")
+    return rate(seconds) {
+      send(write, to: descriptors[0])
+      for descriptor in descriptors.dropFirst() { send(event, to: descriptor) }
+      receive(from: descriptors[0])
+      for descriptor in descriptors.dropFirst() { receive(from: descriptor) }
     }
-    return rate
   }
 }

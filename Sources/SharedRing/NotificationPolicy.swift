@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+
+public import GuestMemory
+public import Synchronization
+public import XenWire
+
+/// When an end asks to be notified, and when it notifies.
+///
+/// All policies use the classic event words and are nobody's business but the end's own: any policy works against any
+/// other, and none can lose a wake-up, because an end never sleeps without having armed its event and sent what it owes.
+public enum NotificationPolicy: String, Sendable, CaseIterable {
+  /// The event is armed before the end looks around for a while, as Linux does.
+  case holdOff = "holdoff"
+  /// The end looks for a while first and arms its event only before it really sleeps: while it looks, the peer sends nothing.
+  case poll
+  /// As hold-off; and a backend that has more to answer holds its notification back for a few responses.
+  case adaptive
+}
+
+/// The producer word that an end waits to see move: what it looks at while it polls.
+public struct PollPoint: Sendable {
+  @usableFromInline let producer: SharedWord<UInt32>
+  @usableFromInline let consumed: RingIndex
+
+  @inlinable
+  init(producer: SharedWord<UInt32>, consumed: RingIndex) {
+    self.producer = producer
+    self.consumed = consumed
+  }
+
+  /// Whether the peer has produced since; one relaxed load.
+  @inlinable public var hasMoved: Bool { producer.loadRelaxed() != consumed.rawValue }
+}
+
+extension FrontRing {
+  /// What to look at for the next response.
+  @inlinable
+  public var pollPoint: PollPoint { PollPoint(producer: layout.responseProducer, consumed: responseConsumer) }
+}
+
+extension BackRing {
+  /// What to look at for the next request.
+  @inlinable
+  public var pollPoint: PollPoint { PollPoint(producer: layout.requestProducer, consumed: requestConsumer) }
+}
+
+/// Holds a backend's notifications back while more responses are about to come (variant H3).
+///
+/// A notification that the frontend asked for is due at once unless requests are still in hand. Then it is due after `k`
+/// responses or `t` nanoseconds, whichever is first: `k` is what usually completes within ``budget``, `t` twice the time
+/// that `k` responses usually take, at most the budget. Fast completions are announced in batches, slow ones one by one.
+///
+/// **Assumptions.** The owner calls ``settle()`` before it sleeps or waits for anything, and sends what that says.
+public struct KickCoalescer: Sendable {
+  /// The longest that a notification is held back, in nanoseconds.
+  public static let budget: UInt64 = 20_000
+  /// The most responses that one notification announces.
+  public static let mostResponses: UInt64 = 64
+
+  /// Nanoseconds from response to response, as a moving average of eight.
+  @usableFromInline var interval: UInt64 = KickCoalescer.budget
+  @usableFromInline var lastTime: UInt64 = 0
+  @usableFromInline var owedSince: UInt64 = 0
+  @usableFromInline var owedResponses: UInt64 = 0
+  /// Whether a notification was asked for and has not been sent.
+  public private(set) var isOwed = false
+
+  /// Starts without knowing a rate.
+  public init() {}
+
+  /// Responses after which a notification is due.
+  @inlinable public var k: UInt64 { min(max(Self.budget / max(interval, 1), 1), Self.mostResponses) }
+  /// Nanoseconds after which it is due.
+  @inlinable public var t: UInt64 { min(2 &* k &* interval, Self.budget) }
+
+  /// Responses were published.
+  /// - Parameters:
+  ///   - isAsked: whether the frontend's event was passed.
+  ///   - inHand: requests that the backend has taken and not answered, and those that wait in the ring.
+  /// - Returns: whether to notify now.
+  public mutating func published(_ count: UInt64, isAsked: Bool, inHand: Bool, now: UInt64) -> Bool {
+    if lastTime != 0, now > lastTime, count > 0 {
+      let sample = min((now - lastTime) / count, 1_000_000)
+      interval = (interval &* 7 &+ sample) / 8
+    }
+    lastTime = now
+    if isAsked, !isOwed {
+      isOwed = true
+      owedSince = now
+      owedResponses = 0
+    }
+    guard isOwed else { return false }
+    owedResponses &+= count
+    if inHand, owedResponses < k, now &- owedSince < t { return false }
+    isOwed = false
+    return true
+  }
+
+  /// The owner is about to wait.
+  /// - Returns: whether a notification is owed; it counts as sent from now on.
+  public mutating func settle() -> Bool {
+    defer { isOwed = false }
+    return isOwed
+  }
+}
