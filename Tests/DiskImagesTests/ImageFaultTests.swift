@@ -22,7 +22,9 @@ struct ImagePath: CustomTestStringConvertible, Sendable {
 
 @Suite("What the image cannot do reaches the caller, on every path")
 struct ImageFaultTests {
-  @Test("a read of what an image has lost is EIO, whole or in part, and the rest can still be read", arguments: ImagePath.all)
+  @Test(
+    "a read of what an image has lost is EIO, whole or in part, and the rest can still be read",
+    arguments: ImagePath.all)
   func shortRead(path: ImagePath) throws {
     let scratch = try ScratchDirectory()
     try scratch.write(Array(repeating: 7, count: 1 << 20))
@@ -48,7 +50,9 @@ struct ImageFaultTests {
     let scratch = try ScratchDirectory()
     let place = scratch.file("small")
     try #require(unsafe mkdir(place, 0o700) == 0)
-    guard try ChildProcess.run(["/usr/bin/mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place]) == 0 else { return }
+    guard try ChildProcess.run(["/usr/bin/mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place]) == 0 else {
+      return
+    }
     defer {
       _ = try? ChildProcess.run(["/usr/bin/umount", "-l", place])
       _ = unsafe rmdir(place)

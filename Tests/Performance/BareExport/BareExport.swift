@@ -6,7 +6,9 @@ import DiskImages
 import FuseExport
 import Glibc
 
-/// The comparator "bare": pvdisk's own FUSE code on the image itself, without the PV stack. What the stack costs is the
+/// The comparator "bare": pvdisk's own FUSE code on the image itself, without the PV stack.
+///
+/// What the stack costs is the
 /// difference.
 ///
 ///     bare-export IMAGE DIRECTORY [dev|uring]      shows IMAGE as DIRECTORY/disk until unmounted
