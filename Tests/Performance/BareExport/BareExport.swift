@@ -8,8 +8,7 @@ import Glibc
 
 /// The comparator "bare": pvdisk's own FUSE code on the image itself, without the PV stack.
 ///
-/// What the stack costs is the
-/// difference.
+/// What the stack costs is the difference.
 ///
 ///     bare-export IMAGE DIRECTORY [dev|uring]      shows IMAGE as DIRECTORY/disk until unmounted
 @main
