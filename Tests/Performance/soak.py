@@ -176,12 +176,12 @@ def main():
     parser.add_argument("--pvdisk", required=True, metavar="PROGRAM")
     parser.add_argument("--seconds", type=float, default=120, help="for each configuration (120)")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="configurations with all these words")
+    parser.add_argument("--only", default="", metavar="WORDS", help="configurations with all these words in their names")
     arguments = parser.parse_args()
     scratch = tempfile.mkdtemp(prefix="pvdisk-soak-", dir="/var/tmp")
     failures = 0
     try:
-        for number, (name, kind, options) in enumerate(configurations(arguments.only)):
+        for number, (name, kind, options) in enumerate(configurations(arguments.only.split())):
             seed = arguments.seed + number
             try:
                 operations = soak_one(
@@ -189,7 +189,7 @@ def main():
                 print(f"ok      {name}: {operations} operations, seed {seed}", flush=True)
             except (AssertionError, exporters.ExporterError) as error:
                 failures += 1
-                print(f"FAILED  {name}: {error}\n        again: --seed {seed} --only {name}", flush=True)
+                print(f"FAILED  {name}: {error}\n        again: --seed {seed} --only='{name}'", flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return 5 if failures else 0
