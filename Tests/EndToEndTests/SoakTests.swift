@@ -12,7 +12,8 @@ struct SoakTests {
     let scene = try Scene(size: nil)
     let script = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(2).joined(separator: "/")
     let outcome = try scene.shell(
-      "python3 -B '\(script)/Performance/soak.py' --pvdisk '\(Program.pvdisk)' --seconds 1.5 --seed 1 --only='\(words)'")
+      "python3 -B '\(script)/Performance/soak.py' --pvdisk '\(Program.pvdisk)' --seconds 1.5 --seed 1 --only='\(words)'"
+    )
     #expect(outcome.status == 0, "\(outcome)")
     // Where the kernel does not offer io_uring there is nothing to try.
     #expect(words.hasPrefix("uring") || outcome.output.contains("ok "), "\(outcome)")
