@@ -20,6 +20,11 @@ public struct MountPlan: Sendable {
   public var machine = MachineConfiguration()
   /// Where the machine's store is served for stock clients, if anywhere.
   public var storeSocketPath: String?
+  /// The file with the protection information of the image's sectors; nil keeps none.
+  public var tagPath: String?
+  /// Called with a sentence for each sector of the image that its protection information does not vouch for, on the queue's
+  /// thread.
+  public var onViolation: (@Sendable (String) -> Void)?
   /// Called with the machine's store before the disk is attached: for those who want to watch the handshake.
   public var onStore: (@Sendable (StoreServer) -> Void)?
 
@@ -80,7 +85,8 @@ public final class MountedDisk: Sendable {
     self.ownsMachine = ownsMachine
     filePath = export.filePath
     ignoredTailByteCount = medium.image?.ignoredTailByteCount ?? 0
-    tick = machine.loop.addTick { _ = try? Self.followImage(medium, export) }
+    let isFixed = plan.tagPath != nil
+    tick = machine.loop.addTick { if !isFixed { _ = try? Self.followImage(medium, export) } }
   }
 
   /// Opens the image, boots a machine for it, attaches the disk and shows it; returns when the file can be used.
@@ -127,7 +133,7 @@ public final class MountedDisk: Sendable {
     }
     do throws(MountError) {
       guard plan.disk.isRemovable else {
-        let export = try StackExport.make(image, plan, on: machine)
+        let export = try plan.export(image, on: machine)
         return MountedDisk(
           plan: plan, machine: machine, medium: .fixed(image), export: export, ownsMachine: ownsMachine)
       }

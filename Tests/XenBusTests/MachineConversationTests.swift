@@ -20,7 +20,7 @@ struct MachineConversationTests {
     let recorder: ConversationRecorder
     var configuration = DiskConfiguration()
 
-    init(guest: Int, guestStore: GuestStoreTransport = .direct) throws {
+    init(guest: Int, guestStore: GuestStoreTransport = .direct, sectors: UInt64 = 131_072) throws {
       var machineConfiguration = MachineConfiguration()
       machineConfiguration.guestStore = guestStore
       machineConfiguration.guestDomain = DomainID(rawValue: UInt16(guest))
