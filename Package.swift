@@ -118,7 +118,10 @@ let package = Package(
     tests("FiguresTests", imports: ["Figures", "XenWire", "XenRecords"]),
     tests(
       "XenBusTests",
-      imports: ["XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "DiskImages", "BlockIO", "XenHypervisor"]),
+      imports: [
+        "XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "BlockBack", "DiskImages", "BlockIO",
+        "XenHypervisor",
+      ]),
     tests(
       "BlockBackTests",
       imports: [
@@ -128,6 +131,9 @@ let package = Package(
     tests(
       "BlockFrontTests",
       imports: ["PVPeers", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+    .executableTarget(
+      name: "bare-export", dependencies: ["FuseExport", "DiskImages", "BlockIO", "CLinux"],
+      path: "Tests/Performance/BareExport", swiftSettings: checked),
     .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-import BlockIO
+public import BlockIO
 import GuestMemory
 public import SharedRing
 import XenHypervisor
@@ -37,6 +37,10 @@ extension FrontQueue {
   mutating func settle(_ io: Int) {
     if unsafe table.ios[io].owesFlush, unsafe table.ios[io].errorCode == 0 { return startOwedFlush(io) }
     note(.finished, io, UInt64(unsafe table.ios[io].errorCode))
+    if let latencies {
+      let time = unsafe now &- table.ios[io].startedAt
+      latencies.record(LatencyKind(unsafe table.ios[io].request.operation), nanoseconds: time)
+    }
     table.finish(io)
   }
 

@@ -33,18 +33,6 @@ struct FrontGuardian: ~Copyable {
 }
 
 extension FrontQueue {
-  /// Pages of tuples that one slot needs.
-  static func tuplePages(_ plan: RingPlan, segments: Int) -> Int {
-    plan.protection == .sector ? segments - RingProtection.dataSegments(of: segments) : 0
-  }
-
-  /// What a connection needs to vouch for its data.
-  static func makeGuardian(_ plan: RingPlan, segments: Int, firstPage: Int) -> FrontGuardian {
-    FrontGuardian(
-      segments: plan.protection == .off ? 0 : segments, firstPage: firstPage,
-      pagesPerSlot: tuplePages(plan, segments: segments))
-  }
-
   /// The memory of a request's data, as this end sees it.
   private func data(of id: Int, segmentCount: Int) -> MemoryExtentList {
     precondition(segmentCount <= guardian.capacity, "more pieces than a request can have")

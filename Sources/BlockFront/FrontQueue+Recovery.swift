@@ -37,6 +37,7 @@ extension FrontQueue {
   /// - Parameter references: as many as ``referenceCount(_:arenaPages:)`` says.
   public mutating func reconnect(_ connection: FrontConnection<Platform>, references: [GrantReference]) {
     precondition(isSuspended, "a queue is reconnected after it was suspended")
+    let connection = suited(connection)
     quarantine = endAgain(quarantine)
     counters.set(UInt64(quarantine.count), at: FrontCounter.stuck_pages.rawValue)
     peer = connection.peer
@@ -44,38 +45,43 @@ extension FrontQueue {
     ringPages = connection.ring
     handle = connection.handle
     abilities = connection.abilities
-    format = connection.plan.format
-    descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
-    descriptorPagesPerSlot = connection.plan.descriptorPages(for: abilities.maxSegments)
-    let faults = ring.faults
-    ring = FrontRing(attachingTo: connection.ring.region, RingGeometry(connection.plan))
-    ring.faults = faults
-    let slots = Int(ring.layout.slotCount)
-    let room = arena.pages.count - arena.descriptorPage
-    if slots * (descriptorPagesPerSlot + FrontQueue.tuplePages(connection.plan, segments: abilities.maxSegments)) > room
-    {
-      // The queue was made with fewer pages of its own than this backend would let it use.
-      abilities.maxSegments = connection.plan.directSegments
-      descriptorPagesPerSlot = 0
+    adopt(connection.plan, tuplePages: FrontQueue.tuplePages(connection), references)
+    if abilities.isPersistent { grantArena(references) }
+    isSuspended = false
+    counters.add(1, to: FrontCounter.reconnects.rawValue)
+    // A page that a backend kept may be written by it at any time: no data may lie there (XSA-396).
+    isBroken = !quarantine.isEmpty || FrontQueue.descriptorPages(connection) > ownPageCount
+    if isBroken { endAll(with: FrontQueueErrno.ioError) }
+    canIssueMore = true
+  }
+
+  /// Pages behind the zero pages, for descriptors and tuples.
+  private var ownPageCount: Int { arena.pages.count - arena.descriptorPage }
+
+  /// The connection, without descriptor pages if the queue was made with fewer than it needs.
+  private func suited(_ connection: FrontConnection<Platform>) -> FrontConnection<Platform> {
+    var connection = connection
+    if FrontQueue.descriptorPages(connection) > ownPageCount {
+      connection.abilities.maxSegments = connection.plan.directSegments
     }
-    protection = connection.plan.protection
-    settlesEach = protection != .off || !abilities.isPersistent
-    guardian = FrontQueue.makeGuardian(
-      connection.plan, segments: abilities.maxSegments,
-      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot)
+    return connection
+  }
+
+  /// Makes what depends on the form of the rings.
+  private mutating func adopt(_ plan: RingPlan, tuplePages: Int, _ references: [GrantReference]) {
+    format = plan.format
+    descriptorsPerPage = plan.format.numbers.descriptorsPerPage
+    descriptorPagesPerSlot = plan.descriptorPages(for: abilities.maxSegments)
+    ring = FrontRing(attachingTo: ringPages.region, RingGeometry(plan))
+    let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(
       count: slots, segments: abilities.maxSegments, slotReferences: abilities.isPersistent ? [] : references)
     runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0)
-    if abilities.isPersistent { grantArena(references) }
-    isSuspended = false
-    isBroken = false
-    counters.add(1, to: FrontCounter.reconnects.rawValue)
-    // A page that a backend kept may be written by it at any time: no data may lie there (XSA-396).
-    if !quarantine.isEmpty { isBroken = true }
-    // Nor can data be vouched for without pages for the tuples.
-    if slots * (descriptorPagesPerSlot + guardian.pagesPerSlot) > room { isBroken = true }
-    if isBroken { endAll(with: FrontQueueErrno.ioError) }
-    canIssueMore = true
+    protection = plan.protection
+    settlesEach = plan.protection != .off || !abilities.isPersistent
+    guardian = FrontGuardian(
+      segments: plan.protection == .off ? 0 : abilities.maxSegments,
+      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot, pagesPerSlot: tuplePages)
   }
 
   /// The pages of the queue: its user's buffers and its own.
@@ -85,7 +91,8 @@ extension FrontQueue {
   ///
   /// One that is not trusted has no business with its user's pages, only with those that data is copied through.
   mutating func grantArena(_ references: [GrantReference]) {
-    let firstGranted = abilities.isBackendTrusted || ring.faults.has(.userPagesGranted) ? 0 : arena.userPageCount
+    // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
+    let firstGranted = abilities.isBackendTrusted ? 0 : arena.userPageCount
     for (page, reference) in references.enumerated() {
       unsafe arena.references[page] = reference
       guard page >= firstGranted else { continue }

@@ -39,6 +39,9 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline var guardian: FrontGuardian
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
+  @usableFromInline let latencies: LatencyRecorder?
+  /// The time of the current pass.
+  @usableFromInline var now: UInt64 = 0
   /// Whether `issue` may get further than it got last time.
   @usableFromInline var canIssueMore = false
   /// Whether the backend broke the rules.
@@ -54,7 +57,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   ///     and descriptor page.
   public init(
     connection: FrontConnection<Platform>, arena: consuming FrontArena, references: [GrantReference],
-    counters: CounterWriter, faults: RingFaults = RingFaults()
+    counters: CounterWriter, latencies: LatencyRecorder? = nil, faults: RingFaults = RingFaults()
   ) {
     platform = connection.platform
     peer = connection.peer
@@ -67,6 +70,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     ring = FrontRing(attachingTo: connection.ring.region, RingGeometry(connection.plan))
     ring.faults = faults
     self.counters = counters
+    self.latencies = latencies
     let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(
       count: slots, segments: connection.abilities.maxSegments,
@@ -75,12 +79,23 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
     protection = connection.plan.protection
     settlesEach = connection.plan.protection != .off || !connection.abilities.isPersistent
-    guardian = FrontQueue.makeGuardian(
-      connection.plan, segments: connection.abilities.maxSegments,
-      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot)
+    let tuplePages = FrontQueue.tuplePages(connection)
+    guardian = FrontGuardian(
+      segments: connection.plan.protection == .off ? 0 : connection.abilities.maxSegments,
+      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot, pagesPerSlot: tuplePages)
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1) + Self.visitorRoom)
+    if connection.abilities.isPersistent {
+      // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
+      let isAllGranted = connection.abilities.isBackendTrusted || faults.has(.userPagesGranted)
+      let firstGranted = isAllGranted ? 0 : arena.userPageCount
+      for (page, reference) in references.enumerated() {
+        unsafe arena.references[page] = reference
+        guard page >= firstGranted else { continue }
+        connection.platform.grantAccess(
+          reference, to: connection.peer, frame: arena.frame(page), isReadOnly: false)
+      }
+    }
     self.arena = arena
-    if abilities.isPersistent { grantArena(references) }
   }
 
   /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever (XSA-396).
@@ -101,8 +116,14 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// The descriptor pages that a queue needs, and the pages of tuples.
   public static func descriptorPages(_ connection: FrontConnection<Platform>) -> Int {
     let descriptors = connection.plan.descriptorPages(for: connection.abilities.maxSegments)
-    let tuples = tuplePages(connection.plan, segments: connection.abilities.maxSegments)
-    return Int(RingGeometry(connection.plan).depth) * (descriptors + tuples)
+    return Int(RingGeometry(connection.plan).depth) * (descriptors + tuplePages(connection))
+  }
+
+  /// Pages of tuples that one slot needs.
+  static func tuplePages(_ connection: FrontConnection<Platform>) -> Int {
+    guard connection.plan.protection == .sector else { return 0 }
+    let segments = connection.abilities.maxSegments
+    return segments - RingProtection.dataSegments(of: segments)
   }
 
   /// Descriptor pages that a request of `segments` has.
@@ -158,6 +179,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
       return
     }
     guard table.issueCount > 0 else { return publish() }
+    now = platform.monotonicNanoseconds
     switch format {
     case .classic64: issueAll(ABI64.self)
     case .classic32: issueAll(ABI32.self)
@@ -175,6 +197,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @inlinable
   mutating func issueAll<Format: RingFormat>(_ format: Format.Type) {
     while let io = table.nextToIssue {
+      if unsafe table.ios[io].startedAt == 0 { unsafe table.ios[io].startedAt = now }
       if unsafe table.ios[io].errorCode != 0 || table.ios[io].isIssued {
         unsafe table.ios[io].isIssued = true
       } else {
@@ -210,6 +233,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     guard !isBroken, !isSuspended else { return }
     do {
       var waiting = try ring.unconsumedResponses()
+      if waiting > 0 { now = platform.monotonicNanoseconds }
       while waiting > 0, !isBroken {
         if protection == .slot { guardian.arrived = ring.nextProtection }
         finish(ring.takeResponse())

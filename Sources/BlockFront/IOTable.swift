@@ -21,6 +21,8 @@ struct PendingIO {
   @usableFromInline var isIssued: Bool
   /// Between `accept` and `finish`.
   @usableFromInline var isActive: Bool
+  /// When its first request was issued, in nanoseconds; 0 before.
+  @usableFromInline var startedAt: UInt64
   /// Whether another queue carries it out.
   @usableFromInline var isElsewhere: Bool
 
@@ -37,6 +39,7 @@ struct PendingIO {
     isIssued = false
     isActive = true
     isElsewhere = false
+    startedAt = 0
   }
 }
 

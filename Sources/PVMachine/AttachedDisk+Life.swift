@@ -268,6 +268,34 @@ extension AttachedDisk {
     }
   }
 
+  // MARK: Once a second
+
+  /// Lets idle queues drop mappings that nobody used for `persistent_grant_unused_seconds`: blkback's threads wake every
+  /// 100 ms for that, ours sleep until they are told.
+  func lookForIdleQueues() {
+    let limit = backend.knobs.persistentGrantUnusedSeconds
+    guard limit > 0, phase == .connected else { return }
+    for (index, tables) in counters.enumerated() {
+      let responses = tables.back[QueueCounter.responses.rawValue]
+      let isHolding = tables.back[QueueCounter.grants_persistent.rawValue] > 0
+      let letter = control.withLock { state -> (QueueMailbox<Queue>?, BackThread<Image.Queue>?)? in
+        let last = state.idle[index]
+        guard isHolding, let last, last.responses == responses else {
+          state.idle[index] = (responses, 0)
+          return nil
+        }
+        state.idle[index] = (responses, last.seconds + 1)
+        return last.seconds > limit ? (state.mailboxes[index], state.threads[index]) : nil
+      }
+      guard let (mailbox, thread) = letter else { continue }
+      if let thread {
+        thread.mailbox.post { $0.housekeep() }
+      } else {
+        mailbox?.post { queue in queue.withBack { $0.housekeep() } }
+      }
+    }
+  }
+
   /// Rings that no queue was made for are still the control plane's to unmap.
   func releaseUnusedLinks() {
     let (links, taken) = control.withLock { state in

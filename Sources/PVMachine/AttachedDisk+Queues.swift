@@ -70,7 +70,7 @@ extension AttachedDisk {
       let pages = try connection.platform.allocatePages(pageCount)
       return FrontQueue(
         connection: connection, arena: FrontArena(pages: pages, demand: buffers), references: references,
-        counters: counters[index].front.writer)
+        counters: counters[index].front.writer, latencies: latencies[index].recorder)
     } catch {
       connection.platform.freeReferences(references)
       throw noRoom(error)

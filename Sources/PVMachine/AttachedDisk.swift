@@ -36,6 +36,9 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
     /// What was asked for during a change, for its end.
     var deferred: [@Sendable () -> Void] = []
     var failure: MachineError?
+    /// Each queue's responses when it was last looked at, and the seconds since they changed.
+    var idle: [Int: (responses: UInt64, seconds: Int)] = [:]
+    var tick = 0
     var onResize: (@Sendable () -> Void)?
   }
 
@@ -55,6 +58,8 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
   public var backend: BackendDevice<EmulatedPlatform> { control.withLock { $0.backend } }
   /// What the toolstack wrote.
   public let definition: DiskDefinition
+  /// Each queue's times from the ring to the answer.
+  public let latencies: [LatencyTable]
   /// Each queue's counters, by ``FrontCounter`` and ``QueueCounter``.
   public let counters: [(front: CounterTable, back: CounterTable)]
   let machine: Machine
@@ -76,13 +81,16 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
       blockProtocol: configuration.blockProtocol)
     let backend = Self.makeBackend(machine, definition, configuration.backendKnobs)
     var tables: [(front: CounterTable, back: CounterTable)] = []
+    var latencies: [LatencyTable] = []
     do throws(SystemError) {
       for _ in 0..<configuration.queues {
+        latencies.append(try LatencyTable())
         tables.append(
           (try CounterTable(count: FrontCounter.allCases.count), try CounterTable(count: QueueCounter.allCases.count)))
       }
     } catch { throw .disk(.system(call: "\(error.call)", path: "", code: error.code)) }
     counters = tables
+    self.latencies = latencies
     control = Mutex(Control(geometry: image.geometry, backend: backend))
   }
 
@@ -126,6 +134,8 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
     }
     listen(to: frontend.folder.store)
     listen(to: backend.folder.store)
+    let tick = machine.loop.addTick { [weak self] in self?.lookForIdleQueues() }
+    control.withLock { $0.tick = tick }
   }
 
   /// What a hotplug script says when it has opened the disk.

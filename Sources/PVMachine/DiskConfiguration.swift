@@ -40,6 +40,8 @@ public struct DiskConfiguration: Equatable, Sendable {
   public var backNotify = NotificationPolicy.holdOff
   /// Whether writing is refused.
   public var isReadOnly = false
+  /// The settings of the backend; nil: those that let it do what the frontend is asked to do.
+  public var backend: BackendKnobs?
   /// Whether the medium can be changed: a CD-ROM drive, which is read-only.
   public var isRemovable = false
   /// Bytes in a physical sector, whatever the image's host has; nil: as there.
@@ -91,6 +93,7 @@ public struct DiskConfiguration: Equatable, Sendable {
   }
 
   var backendKnobs: BackendKnobs {
+    if let backend { return backend }
     var knobs = BackendKnobs()
     knobs.maxQueues = max(queues, knobs.maxQueues)
     knobs.maxIndirectSegments = indirectSegments <= BlockLimits.directSegments ? 0 : indirectSegments

@@ -51,7 +51,11 @@ extension AttachedDisk {
   @discardableResult
   public func detach() -> Int {
     machine.loop.perform { [self] in
-      control.withLock { $0.phase = .detaching }
+      let tick = control.withLock { state in
+        state.phase = .detaching
+        return state.tick
+      }
+      machine.loop.endTick(tick)
       frontend.folder.store.onEvents(nil)
       backend.folder.store.onEvents(nil)
       try? definition.startDetach(in: machine.toolstack)

@@ -17,6 +17,9 @@ extension MountedDisk {
   /// - Throws: ``MountError``; the disk is then as it was.
   @discardableResult
   public func resize(to byteCount: UInt64? = nil, allowsShrinking: Bool = false) throws(MountError) -> UInt64 {
+    guard plan.tagPath == nil else {
+      throw .usage("\(filePath) has protection information of a fixed size; unmount it and make both anew")
+    }
     let (medium, export) = (medium, export)
     let result = machine.loop.perform { () -> Result<UInt64, MountError> in
       Result { () throws(MountError) -> UInt64 in

@@ -85,7 +85,8 @@ public final class MountedDisk: Sendable {
     self.ownsMachine = ownsMachine
     filePath = export.filePath
     ignoredTailByteCount = medium.image?.ignoredTailByteCount ?? 0
-    tick = machine.loop.addTick { _ = try? Self.followImage(medium, export) }
+    let isFixed = plan.tagPath != nil
+    tick = machine.loop.addTick { if !isFixed { _ = try? Self.followImage(medium, export) } }
   }
 
   /// Opens the image, boots a machine for it, attaches the disk and shows it; returns when the file can be used.

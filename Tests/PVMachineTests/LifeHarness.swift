@@ -89,15 +89,18 @@ struct RandomUser<Device: BlockDevice>: ~Copyable {
 
 extension AttachedDisk {
   /// Lets the queue's letters be read until the control plane has brought the disk into a phase.
-  func wait<Device: BlockDevice>(for phase: DiskPhase, driving user: inout RandomUser<Device>) -> Bool {
+  func wait<Device: BlockDevice>(
+    for phase: DiskPhase, with knobs: BackendKnobs? = nil, driving user: inout RandomUser<Device>
+  ) -> Bool {
+    func isThere() -> Bool { self.phase == phase && (knobs == nil || backend.knobs == knobs) }
     let deadline = time(nil) + 60
-    while self.phase != phase, time(nil) < deadline {
+    while !isThere(), time(nil) < deadline {
       user.driver.queue.advance()
       usleep(200)
     }
     // What the change left for the queue's thread.
     user.driver.queue.advance()
-    return self.phase == phase
+    return isThere()
   }
 }
 
