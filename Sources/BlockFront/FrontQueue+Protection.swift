@@ -33,6 +33,16 @@ struct FrontGuardian: ~Copyable {
 }
 
 extension FrontQueue {
+  /// Vouches for data from now on as a connection's ends agreed; to be called for every new connection.
+  mutating func adoptProtection(_ connection: FrontConnection<Platform>) {
+    protection = connection.plan.protection
+    settlesEach = protection != .off || !abilities.isPersistent
+    guardian = FrontGuardian(
+      segments: protection == .off ? 0 : abilities.maxSegments,
+      firstPage: arena.descriptorPage + shadows.count * descriptorPagesPerSlot,
+      pagesPerSlot: Self.tuplePages(connection))
+  }
+
   /// The memory of a request's data, as this end sees it.
   private func data(of id: Int, segmentCount: Int) -> MemoryExtentList {
     precondition(segmentCount <= guardian.capacity, "more pieces than a request can have")
