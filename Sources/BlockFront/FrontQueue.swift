@@ -36,7 +36,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline var protection = RingProtection.off
   /// Whether something must be done for every response, not only where pages were bounced.
   @usableFromInline var settlesEach = false
-  @usableFromInline var guardian = FrontGuardian(segments: 0, firstPage: 0, pagesPerSlot: 0)
+  @usableFromInline var guardian = FrontGuardian(slots: 0, segments: 0, firstPage: 0, pagesPerSlot: 0)
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
   /// Whether `issue` may get further than it got last time.
@@ -67,7 +67,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     shadows = ShadowTable(
       count: slots, segments: connection.abilities.maxSegments,
       slotReferences: connection.abilities.isPersistent ? [] : references)
-    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0)
+    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0, slots: slots)
     descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
     if connection.abilities.isPersistent {
