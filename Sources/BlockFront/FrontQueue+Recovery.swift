@@ -45,7 +45,7 @@ extension FrontQueue {
     ringPages = connection.ring
     handle = connection.handle
     abilities = connection.abilities
-    adopt(connection.plan, tuplePages: FrontQueue.tuplePages(connection), references)
+    adopt(connection, references)
     if abilities.isPersistent { grantArena(references) }
     isSuspended = false
     counters.add(1, to: FrontCounter.reconnects.rawValue)
@@ -68,7 +68,8 @@ extension FrontQueue {
   }
 
   /// Makes what depends on the form of the rings.
-  private mutating func adopt(_ plan: RingPlan, tuplePages: Int, _ references: [GrantReference]) {
+  private mutating func adopt(_ connection: FrontConnection<Platform>, _ references: [GrantReference]) {
+    let plan = connection.plan
     format = plan.format
     descriptorsPerPage = plan.format.numbers.descriptorsPerPage
     descriptorPagesPerSlot = plan.descriptorPages(for: abilities.maxSegments)
@@ -76,12 +77,8 @@ extension FrontQueue {
     let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(
       count: slots, segments: abilities.maxSegments, slotReferences: abilities.isPersistent ? [] : references)
-    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0)
-    protection = plan.protection
-    settlesEach = plan.protection != .off || !abilities.isPersistent
-    guardian = FrontGuardian(
-      segments: plan.protection == .off ? 0 : abilities.maxSegments,
-      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot, pagesPerSlot: tuplePages)
+    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0, slots: slots)
+    adoptProtection(connection)
   }
 
   /// The pages of the queue: its user's buffers and its own.
