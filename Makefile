@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring bench-store fuzz-store hostile build release check format install uninstall clean
+.PHONY: run test bench bench-ring bench-store fuzz-store real-xen hostile build release check format install uninstall clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -63,6 +63,11 @@ install: release ## the command, and what mount(8) calls for type fuse.pvdisk
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/pvdisk $(DESTDIR)/sbin/mount.fuse.pvdisk
+
+real-xen: ## Linux's own blkfront, in a guest of a real Xen under QEMU's emulation, on 'pvdisk backend'
+	@.ci/setup real-xen
+	@$(SWIFT) build -c release --product pvdisk
+	@Tests/RealXen/run $(RELEASE) Tests/RealXen/scenarios/backend.sh .build/real-xen
 
 clean:
 	@rm -rf .build .build-* bench-results

@@ -72,9 +72,18 @@ let package = Package(
         "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "XenHypervisor", "XenWire",
         "GuestMemory", "CLinux",
       ]),
+    .target(name: "CXen", path: "Sources/CXen", linkerSettings: [.linkedLibrary("dl")]),
+    module("XenPlatform", imports: ["CXen", "XenHypervisor", "XenWire", "GuestMemory", "CLinux"]),
+    module(
+      "XenBackend",
+      imports: [
+        "XenPlatform", "PVMachine", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
+        "SharedRing", "XenWire", "GuestMemory", "CLinux",
+      ]),
     .executableTarget(
       name: "pvdisk",
       dependencies: [
+        "XenBackend", "XenPlatform", "BlockBack",
         "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenBus", "SharedRing",
         "XenHypervisor", "XenWire", "CLinux",
         arguments,

@@ -18,7 +18,7 @@ struct PVDisk: ParsableCommand {
     subcommands: [
       MountCommand.self, UmountCommand.self, RunCommand.self, CreateCommand.self, StatusCommand.self,
       DoctorCommand.self, BenchCommand.self, LayoutCommand.self, LabCommand.self, XenStoredCommand.self,
-      XenStoreCommand.self,
+      XenStoreCommand.self, BackendCommand.self,
     ])
 
   static func main() {
