@@ -54,9 +54,11 @@ let package = Package(
     module("XenStore", imports: ["XenWire", "GuestMemory", "CLinux", collections]),
     module("XenBus", imports: ["XenStore", "XenWire"]),
     module(
-      "BlockFront", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+      "BlockFront",
+      imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection"]),
     module(
-      "BlockBack", imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+      "BlockBack",
+      imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection"]),
     module("DiskImages", imports: ["BlockIO", "GuestMemory", "CLinux", "CUring"]),
     module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3", "CUring"]),
     module(
@@ -92,6 +94,7 @@ let package = Package(
       path: "Sources/pvdisk", swiftSettings: checked),
 
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
+    .target(name: "CSystemFaults", path: "Tests/CSystemFaults"),
     .target(
       name: "PVTestSupport",
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "XenStore", "CLinux"],
@@ -104,6 +107,18 @@ let package = Package(
         "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory",
       ],
       path: "Tests/PVPeers", swiftSettings: checked),
+    .target(
+      name: "PVSimulation",
+      dependencies: [
+        "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenBus", "XenStore", "XenHypervisor",
+        "XenWire", "GuestMemory",
+      ],
+      path: "Tests/PVSimulation", swiftSettings: checked),
+    .executableTarget(
+      name: "simulate", dependencies: ["PVSimulation", "PVTestSupport", "SharedRing", arguments],
+      path: "Tests/SimulationTool",
+      swiftSettings: checked),
+    tests("SimulationTests", imports: ["PVSimulation", "SharedRing"]),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
     tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
     tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),
@@ -140,7 +155,11 @@ let package = Package(
       "XenHypervisorTests",
       imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter", "XenRecords"]),
     tests(
-      "DiskImagesTests", imports: ["DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter"]),
+      "DiskImagesTests",
+      imports: [
+        "DiskImages", "BlockIO", "GuestMemory", "CLinux", "CUring", "CAllocationCounter",
+        "CSystemFaults",
+      ]),
     .testTarget(
       name: "EndToEndTests", dependencies: ["pvdisk", "CLinux"], path: "Tests/EndToEndTests", swiftSettings: checked),
     tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),

@@ -45,9 +45,11 @@ extension BackQueue where Image: ~Copyable {
     for index in 0..<count {
       let result = unsafe scratch.results[index]
       guard result.status == .okay else {
+        precondition(!ring.faults.has(.failedMappingStops), "a page could not be mapped")
         isComplete = false
         continue
       }
+      if ring.faults.has(.lastMappingDecides) { isComplete = true }
       counters.add(1, to: QueueCounter.grants_mapped.rawValue)
       unsafe scratch.addresses[Int(scratch.missingIndex[index])] = result.address
       let reference = unsafe scratch.missing[index]
@@ -115,6 +117,8 @@ extension BackQueue where Image: ~Copyable {
   /// Lets go of the request's pages and puts its response on the ring.
   @inlinable
   mutating func finish(_ request: Int, _ status: BlockStatus) {
+    if protection != .off { protectResponse(request, status) }
+    if ring.faults.has(.failureKeepsPages), status != .okay { unsafe pending.requests[request].persistentCount = 0 }
     releasePages(request)
     let wire = unsafe pending.requests[request]
     if request == barrier { barrier = -1 }

@@ -2,6 +2,7 @@
 
 public import BlockIO
 public import GuestMemory
+public import Protection
 public import SharedRing
 public import XenHypervisor
 public import XenWire
@@ -36,6 +37,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @usableFromInline let counters: CounterWriter
   @usableFromInline let policy: NotificationPolicy
   @usableFromInline var coalescer = KickCoalescer()
+  @usableFromInline let protection: RingProtection
+  @usableFromInline let scanner: ProtectionScanner?
   @usableFromInline var barrier: Int = -1
   @usableFromInline var now: UInt64 = 0
   /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
@@ -52,6 +55,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     ringPages = connection.ringPages
     abilities = connection.abilities
     policy = connection.policy
+    protection = connection.plan.protection
+    scanner = connection.plan.protection == .off ? nil : ProtectionScanner(form: ProtectionForm())
     validator = RequestValidator(geometry: geometry, isReadOnly: connection.abilities.isReadOnly)
     format = connection.plan.format
     directLimit = connection.plan.directSegments
@@ -74,6 +79,9 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
 
   /// Readable when the image has finished something.
   @inlinable public var waitDescriptor: CInt { image.waitDescriptor }
+
+  /// Plants bugs, for a test that wants to see them noticed; a release build has none.
+  public mutating func plant(_ faults: RingFaults) { ring.faults = faults }
 
   /// Follows a disk that changed its size.
   public mutating func resize(to sectorCount: UInt64) { validator.resize(to: sectorCount) }
@@ -235,7 +243,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       }
     }
     cache.forEachMapping { handle in BackQueue.unmapOne(handle, platform) }
-    platform.close(port)
+    if !ring.faults.has(.portKept) { platform.close(port) }
     platform.unmap(ringPages)
   }
 }

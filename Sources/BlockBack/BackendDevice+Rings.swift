@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 public import BlockIO
+import SharedRing
 import Synchronization
 import XenBus
 public import XenHypervisor
@@ -107,6 +108,13 @@ extension BackendDevice {
     return references
   }
 
+  /// What the toolstack said at the beginning; with the bug of XSA-142, what the frontend says now.
+  private var isReadOnlyNow: Bool {
+    let (faults, frontend) = state.withLock { ($0.faults, $0.frontend) }
+    guard faults.has(.frontendDecidesMode), let frontend else { return isReadOnly }
+    return !frontend.value(BackendKey.mode).contains("w")
+  }
+
   /// What this backend offers for a disk.
   public func abilities(for geometry: BlockGeometry, isPersistent: Bool) -> BackAbilities {
     let isWriteCached = geometry.hasVolatileCache
@@ -115,7 +123,7 @@ extension BackendDevice {
       isPersistent: isPersistent, maxIndirectSegments: knobs.maxIndirectSegments, canFlush: isWriteCached,
       canBarrier: isWriteCached, canDiscard: canDiscard,
       canDiscardSecurely: canDiscard && geometry.discard?.isSecureSupported == true,
-      isReadOnly: isReadOnly || geometry.isReadOnly)
+      isReadOnly: isReadOnlyNow || geometry.isReadOnly)
   }
 
   /// Tells the frontend what the disk is and can, and goes to ``XenbusState/connected`` (blkback's `connect`).

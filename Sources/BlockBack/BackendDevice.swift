@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+public import SharedRing
 import Synchronization
 public import XenBus
 public import XenHypervisor
@@ -33,6 +34,7 @@ public final class BackendDevice<Platform: BackendPlatform & Sendable>: Sendable
     var domain = DomainID(rawValue: 0)
     var isReadOnly = false
     var isDiscardEnabled = true
+    var faults = RingFaults()
   }
 
   /// The hypervisor as the backend's domain sees it.
@@ -54,6 +56,9 @@ public final class BackendDevice<Platform: BackendPlatform & Sendable>: Sendable
   public var handshakeState: XenbusState { state.withLock { $0.handshake.state } }
   /// Whether the toolstack forbids writing; latched at ``probe()``, since the frontend must not be able to change it.
   public var isReadOnly: Bool { state.withLock { $0.isReadOnly } }
+
+  /// Plants bugs, for a test that wants to see them noticed; a release build has none.
+  public func plant(_ faults: RingFaults) { state.withLock { $0.faults = faults } }
 
   /// Reads what the toolstack wrote, offers what does not depend on the disk, and starts to watch the frontend.
   public func probe() throws(HandshakeFailure) {

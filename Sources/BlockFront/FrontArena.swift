@@ -75,6 +75,8 @@ public import XenWire
 
   /// The user's buffers.
   @inlinable public var bufferCount: Int { bufferByteCount == 0 ? 0 : Int(dataByteCount) / bufferByteCount }
+  /// The pages of all buffers; they come first.
+  @usableFromInline var userPageCount: Int { Int(dataByteCount) >> PageGeometry.pageShift }
   /// Bytes in each.
   public var bufferByteCount: Int { demand.byteCount }
 

@@ -2,7 +2,7 @@
 
 import BlockIO
 import GuestMemory
-import SharedRing
+public import SharedRing
 import XenHypervisor
 public import XenWire
 
@@ -15,9 +15,11 @@ extension FrontQueue {
     guard response.id < UInt64(shadows.count) else { return breakOff() }
     let id = Int(truncatingIfNeeded: response.id)
     let shadow = unsafe shadows.shadows[id]
-    guard shadow.state == .waiting, shadow.operation == response.operation else { return breakOff() }
+    guard shadow.state == .waiting, shadow.operation == response.operation || ring.faults.has(.answersUnchecked) else {
+      return breakOff()
+    }
     let io = Int(shadow.io)
-    if shadow.hasBounced || !abilities.isPersistent {
+    if shadow.hasBounced || settlesEach {
       letGo(id, isOkay: response.status == .okay)
       if isBroken { return }
     }
@@ -66,7 +68,9 @@ extension FrontQueue {
   @usableFromInline
   mutating func letGo(_ id: Int, isOkay: Bool) {
     let shadow = unsafe shadows.shadows[id]
-    if !abilities.isPersistent, !endGrants(id, shadow) { return breakOff() }
+    let hasLeft = abilities.isPersistent || endGrants(id, shadow)
+    if !hasLeft, !ring.faults.has(.accessEndedByForce) { return breakOff() }
+    if isOkay, shadow.operation == .read, protection != .off { checkProtection(id, shadow) }
     guard shadow.hasBounced else { return }
     for index in 0..<Int(shadow.segmentCount) {
       let piece = unsafe shadows.pieces[id * shadows.segments + index]

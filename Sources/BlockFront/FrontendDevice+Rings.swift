@@ -75,7 +75,7 @@ extension FrontendDevice {
   }
 
   private func undo(_ links: [QueueLink]) {
-    for link in links { platform.close(link.port) }
+    state.withLock { $0.links = [] }
     _ = takeBack(links)
   }
 

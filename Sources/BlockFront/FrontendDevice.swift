@@ -31,6 +31,8 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
     var ring: GuestPages
     var references: [GrantReference]
     var port: EventPort
+    /// Whether a queue has the port now, and closes it.
+    var isTaken = false
   }
 
   struct State: Sendable {
@@ -144,9 +146,12 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
   }
 
   /// One queue's way to the backend, for the data plane; nil when there is no such queue or the device is not connected.
+  ///
+  /// Whoever takes it closes its port.
   public func connection(ofQueue index: Int) -> FrontConnection<Platform>? {
     state.withLock { state in
       guard let offer = state.offer, state.links.indices.contains(index), let device = state.device else { return nil }
+      state.links[index].isTaken = true
       return FrontConnection(
         platform: platform, peer: state.backendDomain, port: state.links[index].port, ring: state.links[index].ring,
         plan: state.plan, handle: device.handle, abilities: offer.abilities)
@@ -172,10 +177,11 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
     return takeBack(links)
   }
 
-  /// Ends access to ring pages whose backend has let go of them, and frees the ports that no queue took over.
+  /// Ends access to ring pages whose backend has let go of them, and closes the ports that no queue took over.
   func takeBack(_ links: [QueueLink]) -> Int {
     var stuck = 0
     for link in links {
+      if !link.isTaken { platform.close(link.port) }
       let ended = link.references.filter { platform.endAccess($0) }
       platform.freeReferences(ended)
       stuck += link.references.count - ended.count

@@ -31,7 +31,10 @@ extension Machine {
       }
       let disk = try AttachedDisk<Image>(
         machine: self, image: image, configuration: configuration, definition: definition, cpus: cpus)
-      try disk.connect()
+      do throws(MachineError) { try disk.connect() } catch {
+        disk.giveUp()
+        throw error
+      }
       return disk
     } catch {
       try? definition.remove(from: toolstack)
@@ -56,6 +59,13 @@ extension AttachedDisk {
     try? definition.remove(from: machine.toolstack)
     machine.giveBackCPUs(cpus)
     return stuck
+  }
+
+  /// Lets go of what a handshake had come to that led nowhere.
+  func giveUp() {
+    releaseUnusedLinks()
+    frontend.finishClosing()
+    backend.finishClosing()
   }
 
   /// Rings that no queue was made for are still the control plane's to unmap.

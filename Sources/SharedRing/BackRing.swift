@@ -18,6 +18,8 @@ public struct BackRing: ~Copyable {
   @usableFromInline var publishedResponseProducer: RingIndex
   @usableFromInline var requestCursor: Int
   @usableFromInline var responseCursor: Int
+  /// Bugs that a test has planted.
+  public var faults = RingFaults()
 
   /// Attaches at the shared response producer, as Linux blkback does, so that requests which a former backend left
   /// unanswered are served again (ring.h `BACK_RING_ATTACH`).
@@ -46,7 +48,9 @@ public struct BackRing: ~Copyable {
   @inlinable
   public func unconsumedRequests() throws(RingViolation) -> UInt32 {
     let producer = RingIndex(rawValue: layout.requestProducer.loadAcquiring())
-    if privateResponseProducer.distance(to: producer) > layout.slotCount { throw .requestProducerOverflow }
+    if privateResponseProducer.distance(to: producer) > layout.slotCount, !faults.has(.producerUnchecked) {
+      throw .requestProducerOverflow
+    }
     if layout.isSplit {
       let read = RingIndex(rawValue: layout.responseConsumer.loadRelaxed())
       if read.distance(to: publishedResponseProducer) > layout.slotCount
@@ -91,9 +95,17 @@ public struct BackRing: ~Copyable {
     layout.responses.store(response.id, at: offset)
     let status = UInt32(UInt16(bitPattern: response.status.rawValue)) << 16
     layout.responses.store(UInt32(response.operation.rawValue) | status, at: offset + 8)
-    if layout.responseSize > 12 { layout.responses.store(UInt32(0), at: offset + 12) }
+    let padding: UInt32 = faults.has(.paddingUncleared) ? 0x0BAD_F00D : 0
+    if layout.responseSize > 12 { layout.responses.store(padding, at: offset + 12) }
     responseCursor = layout.nextResponse(offset)
     produced = produced.advanced(by: 1)
+  }
+
+  /// Puts protection information into the slot of the response that is enqueued next.
+  @inlinable
+  public func protectNext(_ tuple: UInt64) {
+    precondition(layout.responseProtectionOffset >= 0, "a ring without protection information")
+    layout.responses.store(tuple, at: responseCursor + layout.responseProtectionOffset)
   }
 
   /// Whether responses wait to be published.

@@ -20,6 +20,8 @@ public struct FrontRing: ~Copyable {
   @usableFromInline var consumed: RingIndex
   @usableFromInline var requestCursor: Int
   @usableFromInline var responseCursor: Int
+  /// Bugs that a test has planted.
+  public var faults = RingFaults()
 
   /// Initialises the shared pages before they are granted: indices 0 and events 1, as `SHARED_RING_INIT`.
   /// - Parameter start: where the free-running indices begin; not 0 only in tests of their wrap.
@@ -100,7 +102,8 @@ public struct FrontRing: ~Copyable {
   public func unconsumedResponses() throws(RingViolation) -> UInt32 {
     let producer = RingIndex(rawValue: layout.responseProducer.loadAcquiring())
     let count = responseConsumer.distance(to: producer)
-    if count > responseConsumer.distance(to: publishedRequestProducer) { throw .responseProducerOverflow }
+    let isAhead = count > responseConsumer.distance(to: publishedRequestProducer)
+    if isAhead, !faults.has(.producerUnchecked) { throw .responseProducerOverflow }
     return count
   }
 
@@ -115,6 +118,13 @@ public struct FrontRing: ~Copyable {
     return BlockResponse(
       id: id, operation: BlockOperation(rawValue: UInt8(truncatingIfNeeded: rest)),
       status: BlockStatus(rawValue: Int16(truncatingIfNeeded: Int32(bitPattern: rest) >> 16)))
+  }
+
+  /// The protection information of the response that is taken next; copied once.
+  @inlinable
+  public var nextProtection: UInt64 {
+    precondition(layout.responseProtectionOffset >= 0, "a ring without protection information")
+    return layout.responses.load(UInt64.self, at: responseCursor + layout.responseProtectionOffset)
   }
 
   /// Asks to be woken at the next response, then looks again (ring.h `RING_FINAL_CHECK_FOR_RESPONSES`).

@@ -26,9 +26,11 @@ public final class StoreConnection: Sendable {
   }
 
   private func attempt<R: Sendable>(
-    in transaction: TransactionID? = nil, _ body: (inout StoreState, StoreCaller) throws(StoreError) -> R
+    in transaction: TransactionID? = nil, isReading: Bool = false,
+    _ body: (inout StoreState, StoreCaller) throws(StoreError) -> R
   ) throws(StoreError) -> R {
-    try server.attempt { (state) throws(StoreError) -> R in
+    if !isReading, let refusal = server.interruption?() { throw refusal }
+    return try server.attempt { (state) throws(StoreError) -> R in
       let caller = try state.caller(id, in: transaction)
       return try body(&state, caller)
     }
@@ -39,7 +41,7 @@ public final class StoreConnection: Sendable {
   /// A node's value.
   public func readBytes(_ path: some StorePathName, in transaction: TransactionID? = nil) throws(StoreError) -> [UInt8]
   {
-    try attempt(in: transaction) { (state, caller) throws(StoreError) in
+    try attempt(in: transaction, isReading: true) { (state, caller) throws(StoreError) in
       try state.read(try state.resolve(path, caller), caller).value
     }
   }
@@ -47,7 +49,7 @@ public final class StoreConnection: Sendable {
   /// Whether a node is there.
   /// - Throws: `EACCES` when the domain may not know.
   public func exists(_ path: some StorePathName, in transaction: TransactionID? = nil) throws(StoreError) -> Bool {
-    try attempt(in: transaction) { (state, caller) throws(StoreError) in
+    try attempt(in: transaction, isReading: true) { (state, caller) throws(StoreError) in
       try state.lookUp(try state.resolve(path, caller), .read, caller) != nil
     }
   }
@@ -55,7 +57,7 @@ public final class StoreConnection: Sendable {
   /// The names of a node's children, oldest first.
   public func directory(_ path: some StorePathName, in transaction: TransactionID? = nil) throws(StoreError) -> [String]
   {
-    try attempt(in: transaction) { (state, caller) throws(StoreError) in
+    try attempt(in: transaction, isReading: true) { (state, caller) throws(StoreError) in
       try state.read(try state.resolve(path, caller), caller).children.inOrder
     }
   }
@@ -89,7 +91,7 @@ public final class StoreConnection: Sendable {
   public func permissions(
     _ path: some StorePathName, in transaction: TransactionID? = nil
   ) throws(StoreError) -> StorePermissions {
-    try attempt(in: transaction) { (state, caller) throws(StoreError) in
+    try attempt(in: transaction, isReading: true) { (state, caller) throws(StoreError) in
       try state.read(try state.resolve(path, caller, allowsSpecial: true), caller).permissions
     }
   }

@@ -10,15 +10,39 @@ public import XenWire
 /// anything, and handlers run outside the lock, on the thread whose call caused the event.
 public final class StoreServer: Sendable {
   private let state: Mutex<StoreState>
+  /// Bugs that a test has planted.
+  let faults: StoreFaults
+  let interruption: (@Sendable () -> StoreError?)?
 
   /// Makes a store with the nodes of a fresh xenstored: `/`, `/tool/xenstored` and the special watches' nodes.
   ///
-  /// - Parameter clock: Nanoseconds that never go back; for the write-rate limit and for events that nobody takes.
-  public init(quotas: StoreQuotas = .xenstored, clock: (@Sendable () -> UInt64)? = nil) {
-    state = Mutex(StoreState(quotas: quotas, clock: clock ?? { pv_monotonic_nanoseconds() }))
+  /// - Parameters:
+  ///   - clock: Nanoseconds that never go back; for the write-rate limit and for events that nobody takes.
+  ///   - interruption: Asked before each call of a connection in this process that is more than a look; an error is what the
+  ///     call then answers. For simulations.
+  public convenience init(
+    quotas: StoreQuotas = .xenstored, clock: (@Sendable () -> UInt64)? = nil,
+    interruption: (@Sendable () -> StoreError?)? = nil
+  ) {
+    self.init(quotas: quotas, clock: clock, faults: StoreFaults(), interruption: interruption)
   }
 
-  init(state: consuming StoreState) { self.state = Mutex(state) }
+  init(
+    quotas: StoreQuotas, clock: (@Sendable () -> UInt64)?, faults: StoreFaults,
+    interruption: (@Sendable () -> StoreError?)? = nil
+  ) {
+    self.faults = faults
+    self.interruption = interruption
+    var state = StoreState(quotas: quotas, clock: clock ?? { pv_monotonic_nanoseconds() })
+    state.faults = faults
+    self.state = Mutex(state)
+  }
+
+  init(state: consuming StoreState) {
+    faults = state.faults
+    interruption = nil
+    self.state = Mutex(state)
+  }
 
   /// Opens a connection for a domain.
   ///

@@ -62,7 +62,8 @@ extension StoreSession {
     case .read: return .bytes(try state.read(path, caller).value)
     case .directory:
       let node = try state.read(path, caller)
-      guard node.children.byteCount <= StoreMessageHeader.maximumPayload else { throw .tooBig }
+      let fits = node.children.byteCount <= StoreMessageHeader.maximumPayload
+      guard fits || state.faults.has(.longReplySent) else { throw .tooBig }
       return .bytes(state.childList(of: node, at: path))
     case .getPermissions:
       let entries = try state.read(path, caller).permissions.entries
@@ -110,6 +111,7 @@ extension StoreSession {
     _ type: StoreMessageType, _ arguments: StoreArguments, _ caller: StoreCaller, _ state: inout StoreState
   ) throws(StoreError) -> StoreReply {
     if type == .resetWatches {
+      precondition(caller.transaction == nil || !state.faults.has(.resetInsideTraps))
       state.removeWatchesAndTransactions(of: id)
       return .okay
     }

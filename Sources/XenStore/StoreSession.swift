@@ -105,7 +105,11 @@ public final class StoreSession {
   /// Carries out the requests that are complete, as far as the client may go on.
   private func serve() {
     while failure == .none, output.count < Self.outputLimit, let header = StoreMessageHeader(input.bytes) {
-      guard header.payloadByteCount <= UInt32(StoreMessageHeader.maximumPayload) else {
+      let isSmall =
+        server.faults.has(.lengthIsSigned)
+        ? Int32(bitPattern: header.payloadByteCount) <= StoreMessageHeader.maximumPayload
+        : header.payloadByteCount <= UInt32(StoreMessageHeader.maximumPayload)
+      guard isSmall else {
         return fail(.protocolViolation)
       }
       let length = StoreMessageHeader.byteCount + Int(header.payloadByteCount)
@@ -227,6 +231,7 @@ public final class StoreSession {
   /// Gives the client up: nothing of it is heard any more, but its domain stays known (XSA-325).
   func fail(_ reason: StoreRingError) {
     restart()
+    if server.faults.has(.violatorForgotten) { server.perform { $0.domains[domain] = nil } }
     failure = reason
   }
 
@@ -258,7 +263,7 @@ public final class StoreSession {
       type = .error
       payload = Array(error.wireName.utf8) + [0]
     }
-    if payload.count > StoreMessageHeader.maximumPayload {
+    if payload.count > StoreMessageHeader.maximumPayload, !server.faults.has(.longReplySent) {
       type = .error
       payload = Array(StoreError.tooBig.wireName.utf8) + [0]
     }

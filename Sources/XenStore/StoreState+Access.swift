@@ -15,7 +15,7 @@ extension StoreState {
 
   /// Whether an entry is about the domain that bears the number today, not about an earlier one (XSA-322, XSA-417).
   func isAlive(_ entry: StorePermission, in node: StoreNode) -> Bool {
-    if entry.domain == .any { return true }
+    if entry.domain == .any || faults.has(.rightsOutliveDomain) { return true }
     guard entry.domain.isReal, let record = domains[entry.domain] else { return false }
     return record.generation <= node.generation
   }
@@ -42,6 +42,7 @@ extension StoreState {
     _ path: StorePath, _ required: StoreAccess, _ caller: StoreCaller
   ) throws(StoreError) -> StoreNode? {
     let node = try touch(path, caller)
+    if path.isRoot, faults.has(.rootUnchecked) { return node }
     if let node, access(of: caller, to: node).isSuperset(of: required) { return node }
     let ancestor = try nearestAncestor(of: path, caller)
     guard node == nil, !access(of: caller, to: ancestor).isDisjoint(with: required) else { throw .access }
@@ -69,9 +70,13 @@ extension StoreState {
   func resolve(
     _ name: some StorePathName, _ caller: StoreCaller, allowsSpecial: Bool = false
   ) throws(StoreError) -> StorePath {
+    if faults.has(.trailingSlashIgnored), name.text.utf8.count > 1, name.text.utf8.last == UInt8(ascii: "/") {
+      return try resolve(String(name.text.dropLast()), caller, allowsSpecial: allowsSpecial)
+    }
     let path = try name.resolved(in: caller.home)
     guard allowsSpecial || !path.isSpecial else { throw .invalid }
-    if !caller.isPrivileged, isExceeded(.pathMaximum, by: path.byteCount - path.homeByteCount, caller) {
+    let isTooLong = isExceeded(.pathMaximum, by: path.byteCount - path.homeByteCount, caller)
+    if !caller.isPrivileged, isTooLong, !faults.has(.lengthBeforePrefix) {
       throw .invalid
     }
     return path
@@ -79,7 +84,7 @@ extension StoreState {
 
   /// Passes an error on; inside a transaction a failure half-way leaves nothing that could be committed.
   mutating func fail(_ error: StoreError, _ caller: StoreCaller) -> StoreError {
-    if let transaction = caller.transaction {
+    if let transaction = caller.transaction, !faults.has(.failedStepCommits) {
       connections[caller.connection]?.transactions[transaction]?.isDoomed = true
     }
     return error

@@ -87,17 +87,23 @@ extension StoreState {
   /// Removes everything that a domain leaves behind, wherever in the tree it is (XSA-322, XSA-419).
   private mutating func forget(_ domain: DomainID) {
     for id in unprivilegedConnections(of: domain) { disconnect(id) }
-    for (id, record) in domains where record.target == domain { domains[id]?.target = nil }
+    if !faults.has(.targetOutlivesGuest) {
+      for (id, record) in domains where record.target == domain { domains[id]?.target = nil }
+    }
     let paths = (mentions[domain] ?? []).sorted { $0.string < $1.string }
     for path in paths {
       guard var node = tree[path] else { continue }
       if node.permissions.owner == domain, !path.isRoot, !path.isSpecial {
-        removeOrphan(path)
-      } else {
+        if !faults.has(.orphansStay) { removeOrphan(path) }
+      } else if !faults.has(.rightsOutliveDomain) {
         if node.permissions.owner == domain { node.permissions.owner = .control }
         node.permissions.keepExceptions { $0.domain != domain }
         put(node, at: path)
       }
+    }
+    if faults.has(.debtsOutliveDomain) {
+      domains[domain]?.isIntroduced = false
+      return
     }
     for (request, owner) in requestOwners where owner == domain { requestOwners[request] = nil }
     stalled[domain] = nil

@@ -102,7 +102,8 @@ extension StoreState {
     guard var anchor = existing, let first = missing.last else { preconditionFailure("nothing to create") }
     if caller.transaction != nil, anchor.children.contains(first.name) { throw torn(path, caller) }
     let owned = domains[caller.domain]?[.nodes] ?? 0
-    if isExceeded(.nodes, by: owned + missing.count, caller) { throw fail(.noSpace, caller) }
+    let growing = faults.has(.quotaOfThePast) ? 0 : missing.count
+    if isExceeded(.nodes, by: owned + growing, caller) { throw fail(.noSpace, caller) }
 
     anchor.children.append(first.name)
     var permissions = anchor.permissions

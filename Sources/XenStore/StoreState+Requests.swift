@@ -42,6 +42,7 @@ extension StoreState {
     let isOverQuota =
       record.quotas.isExceeded(.outstanding, by: record[.outstanding] + 1)
       || record.quotas.isExceeded(.memory, by: record[.memory] + 1)
+    if faults.has(.deafGuestServed) { return true }
     if record.writeCredit.isSpent { updateWriteCredit(caller.domain) }
     let isServed = !isOverQuota && domains[caller.domain]?.writeCredit.isSpent == false
     if !isServed { stalled[caller.domain, default: []].insert(id) }
@@ -50,7 +51,7 @@ extension StoreState {
 
   /// Takes write credit of an unprivileged domain whose change may make somebody's transaction fail.
   mutating func chargeWrite(_ caller: StoreCaller) {
-    guard !caller.isPrivileged, transactionCount > 0 else { return }
+    guard !caller.isPrivileged, transactionCount > 0, !faults.has(.writesAreFree) else { return }
     updateWriteCredit(caller.domain)
     domains[caller.domain]?.writeCredit.spend()
   }

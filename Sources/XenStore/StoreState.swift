@@ -71,6 +71,8 @@ struct StoreState: Sendable {
   /// A clock in nanoseconds that never goes back.
   let now: @Sendable () -> UInt64
   var lastConnection: UInt64 = 0
+  /// Bugs that a test has planted.
+  var faults = StoreFaults()
   /// Who must be told that events came, once the lock is free.
   private var wakes: [@Sendable () -> Void] = []
 
@@ -120,7 +122,7 @@ struct StoreState: Sendable {
   mutating func removeWatchesAndTransactions(of id: ConnectionID) {
     guard let record = connections[id] else { return }
     for (key, number) in record.watches {
-      watches.remove(number, at: key.path)
+      if !faults.has(.secondIndexKept) { watches.remove(number, at: key.path) }
       domains[record.domain]?.add(.watches, -1)
       domains[record.domain]?.add(.memory, -key.byteCount)
     }
@@ -201,8 +203,8 @@ struct ConnectionRecord: Sendable {
     case overrun((@Sendable () -> Void)?)
   }
 
-  mutating func offer(_ entry: EventQueue.Entry) -> Outcome {
-    if isOverrun || events.holds(entry.event) { return .ignored }
+  mutating func offer(_ entry: EventQueue.Entry, merges: Bool) -> Outcome {
+    if isOverrun || merges && events.holds(entry.event) { return .ignored }
     if let eventLimit, events.byteCount + entry.event.messageByteCount > eventLimit {
       isOverrun = true
       return .overrun(handler)

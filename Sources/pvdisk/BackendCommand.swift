@@ -151,7 +151,8 @@ struct BackendAttach: ParsableCommand {
     for _ in 0..<300 {
       if folder.read(BackendKey.hotplugStatus) != nil { return }
       if folder.state == .closed {
-        let error = try? store.read(StorePath.home(of: .control) / "error/backend" / address.kind / guest / device.number / "error")
+        let place = StorePath.home(of: .control) / "error/backend" / address.kind / guest / device.number
+        let error = try? store.read(place / "error")
         try? definition.remove(from: store)
         throw Refusal("the backend refused the disk: \(error ?? "it does not say why")")
       }

@@ -4,7 +4,7 @@ public import BlockFront
 public import BlockIO
 public import GuestMemory
 public import PVTestSupport
-import SharedRing
+public import SharedRing
 import XenHypervisor
 public import XenWire
 
@@ -52,6 +52,8 @@ public final class HostileBackend<ABI: RingFormat> {
     public var buffers = BufferDemand(count: 4, byteCount: 1 << 20)
     /// Pages in the ring.
     public var ringPages = 1
+    /// Bugs of the frontend.
+    public var faults = RingFaults()
     /// The form of the rings; nil: a shared ring of the format.
     public var plan: RingPlan?
 
@@ -102,7 +104,7 @@ public final class HostileBackend<ABI: RingFormat> {
     front = Front(
       connection: connection,
       arena: FrontArena(pages: try machine.guest.allocatePages(pageCount), demand: setup.buffers),
-      references: try machine.guest.allocateReferences(count), counters: counters.writer)
+      references: try machine.guest.allocateReferences(count), counters: counters.writer, faults: setup.faults)
   }
 
   /// The frontend goes before the counters that it writes to.

@@ -32,6 +32,19 @@ public final class PeerPlatform: BackendPlatform, FrontendPlatform, Sendable {
   public let inner: EmulatedPlatform
   private let nanoseconds = Atomic<UInt64>(1_000_000_000)
   private let record = Mutex(Calls())
+  private let interference = Mutex<(@Sendable (Moment) -> Void)?>(nil)
+
+  /// When a peer may do its worst.
+  public enum Moment: Equatable, Sendable {
+    /// Pages are about to be mapped: what was asked has been judged by now.
+    case mapping
+    /// A grant is about to end.
+    case endingAccess
+  }
+
+  /// What runs at each such moment, on the thread that reached it; nil for nothing.
+  public func interfere(_ body: (@Sendable (Moment) -> Void)?) { interference.withLock { $0 = body } }
+  private func reach(_ moment: Moment) { interference.withLock { $0 }?(moment) }
 
   /// Looks at the hypervisor as `domain` does; the clock stands at one second.
   public init(hypervisor: Hypervisor, domain: Domain) {
@@ -58,6 +71,7 @@ public final class PeerPlatform: BackendPlatform, FrontendPlatform, Sendable {
   ) {
     let list = references.indices.map { references[$0] }
     record.withLock { $0.maps.append(MapCall(references: list, isWritable: writable)) }
+    reach(.mapping)
     inner.map(references, of: granter, writable: writable, into: &results)
   }
   /// Unmaps, and notes it.
@@ -104,6 +118,7 @@ public final class PeerPlatform: BackendPlatform, FrontendPlatform, Sendable {
   }
   /// Ends a grant, and notes it if that went well.
   public func endAccess(_ reference: GrantReference) -> Bool {
+    reach(.endingAccess)
     let isEnded = inner.endAccess(reference)
     if isEnded { record.withLock { $0.ended += 1 } }
     return isEnded

@@ -34,6 +34,8 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     public var start: UInt32 = 0
     /// How foreign pages are mapped.
     public var mapping = MappingStrategy.remap
+    /// Bugs of the backend.
+    public var faults = RingFaults()
 
     /// The defaults.
     public init() {}
@@ -93,6 +95,7 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     back = Back(
       connection: connection, ring: attached, cache: cache, image: image, geometry: setup.geometry,
       counters: counters.writer)
+    back?.plant(setup.faults)
   }
 
   /// The backend goes before the counters that it writes to.
