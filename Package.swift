@@ -150,6 +150,7 @@ let package = Package(
         "SharedRing", "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),
+    tests("XenPlatformTests", imports: ["XenPlatform"]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),
     tests(
       "XenHypervisorTests",

@@ -93,7 +93,7 @@ final class ServedDisk {
       try device.announce(image.geometry)
       let pages = (negotiation.links.first?.ring.region.byteCount ?? 0) / PageGeometry.pageSize
       say(
-        "connected, \(negotiation.links.count) queues of \(pages) pages"
+        "connected, queues: \(negotiation.links.count), pages in each ring: \(pages)"
           + (negotiation.isPersistent ? ", persistent grants" : ""))
       for thread in threads { thread.start(name: "pvdisk-queue") }
     } catch {

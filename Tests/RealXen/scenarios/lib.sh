@@ -40,7 +40,7 @@ stop_backend() { kill $B; wait $B; echo "backend ended: $?" >> /out/backend.log;
 mark() { # mark TEXT [SECONDS]: waits for a text on the guest's console
     local i=0
     while ! grep -qa "$1" $LOG 2>/dev/null; do
-        sleep 0.2; i=$((i + 1)); [ $i -gt $((${2:-120} * 5)) ] && { echo "no '$1' from $N"; return 1; }
+        sleep 0.2; i=$((i + 1)); [ $i -gt $((${2:-240} * 5)) ] && { echo "no '$1' from $N"; return 1; }
     done
 }
 gone() { # waits for the guest's end
