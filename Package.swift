@@ -65,14 +65,14 @@ let package = Package(
       "PVMachine",
       imports: [
         "BlockFront", "BlockBack", "DiskImages", "FuseExport", "XenBus", "XenStore", "XenHypervisor", "SharedRing",
-        "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
+        "Protection", "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
     module("Figures", imports: ["XenWire"]),
     module(
       "Lab",
       imports: [
-        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "XenHypervisor", "XenWire",
-        "GuestMemory", "CLinux",
+        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor",
+        "XenBus", "XenWire", "GuestMemory", "CLinux",
       ]),
     .target(name: "CXen", path: "Sources/CXen", linkerSettings: [.linkedLibrary("dl")]),
     module("XenPlatform", imports: ["CXen", "XenHypervisor", "XenWire", "GuestMemory", "CLinux"]),
