@@ -24,7 +24,7 @@ extension FrontQueue {
       if isBroken { return }
     }
     if response.status != .okay { fail(io, shadow.operation, response.status) }
-    if shadow.run >= 0 { runs.giveBack(shadow.run) }
+    if shadow.isIndirect, runs.entries > 0 { runs.giveBack(of: id) }
     shadows.giveBack(id)
     unsafe table.ios[io].outstanding &-= 1
     if unsafe table.ios[io].outstanding == 0, unsafe table.ios[io].isIssued { settle(io) }

@@ -33,10 +33,10 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline var shadows: ShadowTable
   @usableFromInline var runs: SegmentRuns
   @usableFromInline let descriptorsPerPage: Int
-  @usableFromInline let protection: RingProtection
+  @usableFromInline var protection = RingProtection.off
   /// Whether something must be done for every response, not only where pages were bounced.
-  @usableFromInline let settlesEach: Bool
-  @usableFromInline var guardian: FrontGuardian
+  @usableFromInline var settlesEach = false
+  @usableFromInline var guardian = FrontGuardian(slots: 0, segments: 0, firstPage: 0, pagesPerSlot: 0)
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
   /// Whether `issue` may get further than it got last time.
@@ -67,14 +67,8 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     shadows = ShadowTable(
       count: slots, segments: connection.abilities.maxSegments,
       slotReferences: connection.abilities.isPersistent ? [] : references)
-    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0)
+    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0, slots: slots)
     descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
-    protection = connection.plan.protection
-    settlesEach = connection.plan.protection != .off || !connection.abilities.isPersistent
-    let tuplePages = FrontQueue.tuplePages(connection)
-    guardian = FrontGuardian(
-      segments: connection.plan.protection == .off ? 0 : connection.abilities.maxSegments,
-      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot, pagesPerSlot: tuplePages)
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
     if connection.abilities.isPersistent {
       // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
@@ -88,6 +82,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
       }
     }
     self.arena = arena
+    adoptProtection(connection)
   }
 
   /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever (XSA-396).
@@ -119,7 +114,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   }
 
   /// Pages of tuples that one slot needs.
-  private static func tuplePages(_ connection: FrontConnection<Platform>) -> Int {
+  static func tuplePages(_ connection: FrontConnection<Platform>) -> Int {
     guard connection.plan.protection == .sector else { return 0 }
     let segments = connection.abilities.maxSegments
     return segments - RingProtection.dataSegments(of: segments)
