@@ -35,7 +35,8 @@ extension AttachedDisk {
         notify: (configuration.frontNotify, configuration.backNotify), owner: self)
     }
     let thread = BackThread(
-      queue: back, cpu: backCPU, spinNanoseconds: configuration.spinNanoseconds,
+      queue: back, cpu: backCPU, channels: machine.control.eventChannels,
+      spinNanoseconds: configuration.spinNanoseconds,
       isPolling: configuration.backNotify == .poll)
     control.withLock { $0.threads[index] = thread }
     thread.start(name: "pvdisk-back\(index)")
@@ -93,8 +94,10 @@ extension AttachedDisk {
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,
       port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities,
       policy: backend.knobs.notify)
-    return BackQueue(
+    var queue = BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)
+    queue.plant(backend.faults)
+    return queue
   }
 }
