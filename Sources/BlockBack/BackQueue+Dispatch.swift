@@ -12,6 +12,9 @@ extension BackQueue where Image: ~Copyable {
     let operation = slot.operation
     unsafe pending.requests[request] = PendingRequest(
       id: slot.id, sector: slot.sector, operation: operation, stage: .transferring)
+    if Format.protectionOffset >= 0, protection == .slot {
+      unsafe pending.requests[request].tuple = slot.protection
+    }
     if operation == .read || operation == .write {
       dispatchDirect(request, operation, slot)
     } else if operation == .indirect, Format.indirectPages > 0 {
@@ -40,7 +43,9 @@ extension BackQueue where Image: ~Copyable {
   mutating func transfer(_ request: Int, _ operation: BlockOperation, segmentCount: Int) {
     counters.add(UInt64(segmentCount), to: QueueCounter.segments.rawValue)
     var sectorCount: UInt64 = 0
-    for index in 0..<segmentCount {
+    let dataCount = protection == .sector ? dataSegments(of: segmentCount) : segmentCount
+    guard dataCount > 0 || protection != .sector else { return finish(request, .error) }
+    for index in 0..<dataCount {
       let segment = unsafe Segment(bits: scratch.segments[index])
       guard segment.isValid, UInt64(segment.sectorCount) & validator.sectorMask == 0 else {
         return finish(request, .error)
@@ -58,22 +63,23 @@ extension BackQueue where Image: ~Copyable {
       return finish(request, .error)
     }
     if ring.faults.has(.slotReadAgain) { readSlotAgain(segmentCount: segmentCount) }
-    for index in 0..<segmentCount {
+    for index in 0..<dataCount {
       if ring.faults.has(.strangersMerged), index > 0 { mergeStranger(index) }
       let segment = unsafe Segment(bits: scratch.segments[index])
       let offset = UInt(segment.firstSector) << UInt(PageGeometry.sectorShift)
       unsafe pending.append(
         scratch.addresses[index] &+ offset, byteCount: segment.sectorCount << PageGeometry.sectorShift, to: request)
     }
+    if protection == .sector { appendTuples(request, from: dataCount, to: segmentCount) }
     start(request, operation)
   }
 
   /// Hands a request whose pages are in place to the image, flushing or waiting first where the operation says so.
   @inlinable
   mutating func start(_ request: Int, _ operation: BlockOperation) {
-    if operation == .read {
-      submit(request, .read)
-    } else if operation == .write {
+    if operation == .read { return submit(request, .read) }
+    if protection != .off, !isVouchedFor(request) { return finish(request, .error) }
+    if operation == .write {
       submit(request, .write)
     } else {
       startOrdered(request, operation)

@@ -117,6 +117,7 @@ extension BackQueue where Image: ~Copyable {
   /// Lets go of the request's pages and puts its response on the ring.
   @inlinable
   mutating func finish(_ request: Int, _ status: BlockStatus) {
+    if protection != .off { protectResponse(request, status) }
     if ring.faults.has(.failureKeepsPages), status != .okay { unsafe pending.requests[request].persistentCount = 0 }
     releasePages(request)
     let wire = unsafe pending.requests[request]

@@ -12,13 +12,17 @@ extension BackQueue where Image: ~Copyable {
   mutating func transferScattered(_ request: Int, _ operation: BlockOperation, segmentCount: Int) {
     counters.add(UInt64(segmentCount), to: QueueCounter.segments.rawValue)
     let isRead = operation == .read
-    guard isRead || !validator.isReadOnly, let count = gatherRanges(request, segmentCount: segmentCount),
+    let dataCount = protection == .sector ? dataSegments(of: segmentCount) : segmentCount
+    guard dataCount > 0, isRead || !validator.isReadOnly,
+      let count = gatherRanges(request, segmentCount: dataCount),
       mapPages(request, count: segmentCount, writable: abilities.isPersistent || isRead)
     else { return finish(request, .error) }
-    appendExtents(request, segmentCount: segmentCount)
+    appendExtents(request, segmentCount: dataCount)
+    if protection == .sector { appendTuples(request, from: dataCount, to: segmentCount) }
+    unsafe pending.requests[request].rangesLeft = Int32(count - 1)
     unsafe pending.requests[request].sector = pending[request, range: 0].sector
     if count == 1 { return start(request, operation) }
-    unsafe pending.requests[request].rangesLeft = Int32(count - 1)
+    if !isRead, protection != .off, !isVouchedFor(request) { return finish(request, .error) }
     submitRange(request, 0)
   }
 

@@ -2,6 +2,7 @@
 
 public import BlockIO
 public import GuestMemory
+public import Protection
 public import SharedRing
 public import XenHypervisor
 public import XenWire
@@ -36,6 +37,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @usableFromInline let counters: CounterWriter
   @usableFromInline let policy: NotificationPolicy
   @usableFromInline var coalescer = KickCoalescer()
+  @usableFromInline let protection: RingProtection
+  @usableFromInline let scanner: ProtectionScanner?
   @usableFromInline var barrier: Int = -1
   @usableFromInline var now: UInt64 = 0
   /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
@@ -52,6 +55,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     ringPages = connection.ringPages
     abilities = connection.abilities
     policy = connection.policy
+    protection = connection.plan.protection
+    scanner = connection.plan.protection == .off ? nil : ProtectionScanner(form: ProtectionForm())
     validator = RequestValidator(geometry: geometry, isReadOnly: connection.abilities.isReadOnly)
     format = connection.plan.format
     directLimit = connection.plan.directSegments

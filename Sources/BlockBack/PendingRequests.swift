@@ -27,6 +27,10 @@ struct PendingRequest: BitwiseCopyable {
   @usableFromInline var persistentCount: Int32
   /// Ranges of the disk beside the first that have not been started, of a request that scatters.
   @usableFromInline var rangesLeft: Int32
+  /// Extents of tuples, behind those of data.
+  @usableFromInline var tupleExtentCount: Int32
+  /// The tuple that came in the slot.
+  @usableFromInline var tuple: UInt64
   /// The range that the image has in hand.
   @usableFromInline var range: Int32
   @usableFromInline var nextFree: Int32
@@ -43,6 +47,8 @@ struct PendingRequest: BitwiseCopyable {
     mappedCount = 0
     persistentCount = 0
     rangesLeft = 0
+    tupleExtentCount = 0
+    tuple = 0
     range = 0
     self.nextFree = nextFree
     self.operation = operation

@@ -34,6 +34,8 @@ public enum QueueCounter: Int, CaseIterable, Sendable {
   case grants_persistent
   /// Mappings that the persistent cache dropped to make room or for age.
   case grants_evicted
+  /// Writes whose data is not what its protection information says.
+  case protection_errors
   /// Responses sent.
   case responses
   /// Notifications sent to the frontend.

@@ -20,6 +20,8 @@ public enum FrontCounter: Int, CaseIterable, Sendable {
   case grants_made
   /// Responses that broke the rules; the first one disables the queue.
   case bad_responses
+  /// Reads whose data is not what its protection information says.
+  case protection_errors
   /// Pages that the backend still mapped when the queue closed.
   case stuck_pages
 

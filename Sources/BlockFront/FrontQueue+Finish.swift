@@ -19,7 +19,7 @@ extension FrontQueue {
       return breakOff()
     }
     let io = Int(shadow.io)
-    if shadow.hasBounced || !abilities.isPersistent {
+    if shadow.hasBounced || settlesEach {
       letGo(id, isOkay: response.status == .okay)
       if isBroken { return }
     }
@@ -70,6 +70,7 @@ extension FrontQueue {
     let shadow = unsafe shadows.shadows[id]
     let hasLeft = abilities.isPersistent || endGrants(id, shadow)
     if !hasLeft, !ring.faults.has(.accessEndedByForce) { return breakOff() }
+    if isOkay, shadow.operation == .read, protection != .off { checkProtection(id, shadow) }
     guard shadow.hasBounced else { return }
     for index in 0..<Int(shadow.segmentCount) {
       let piece = unsafe shadows.pieces[id * shadows.segments + index]

@@ -110,13 +110,25 @@ extension FrontQueue {
   /// Segments that the next request may have: in a format with a segment ring, no more than that has room for.
   @inlinable
   func segmentLimit<Format: RingFormat>(_ format: Format.Type) -> Int {
-    guard Format.runOffset >= 0 else { return abilities.maxSegments }
-    return min(abilities.maxSegments, max(Format.directSegments, runs.freeCount))
+    var limit = abilities.maxSegments
+    if Format.runOffset >= 0 { limit = min(limit, max(Format.directSegments, runs.freeCount)) }
+    return protection == .sector ? RingProtection.dataSegments(of: limit) : limit
   }
 
   /// Writes the request for the gathered pieces into the next slot.
   @inlinable
   mutating func place<Format: RingFormat>(
+    _ id: Int, io: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
+  ) {
+    if protection == .sector, segmentCount > 0 {
+      return placeProtected(id, io: io, operation, sector: sector, segmentCount: segmentCount, format)
+    }
+    placePieces(id, io: io, operation, sector: sector, segmentCount: segmentCount, format)
+  }
+
+  /// Writes the request for all pieces of a slot, data and tuples.
+  @inlinable
+  mutating func placePieces<Format: RingFormat>(
     _ id: Int, io: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
   ) {
     let isLong = segmentCount > Format.directSegments
@@ -126,15 +138,19 @@ extension FrontQueue {
       operation: operation, state: .waiting)
     unsafe shadows.shadows[id].isIndirect = isLong
     unsafe shadows.shadows[id].hasBounced = bounced
+    if protection != .off { unsafe shadows.shadows[id].sector = sector }
     unsafe table.ios[io].outstanding &+= 1
     if !abilities.isPersistent { grantPieces(id, isReadOnly: operation != .read) }
     counters.add(1, to: FrontCounter.requests.rawValue)
     if isLong { return placeLong(id, operation, sector: sector, segmentCount: segmentCount, format) }
     // SAFETY: the memory is this queue's and stays.
     var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
-    let byteCount = slot.encodeDirect(
+    var byteCount = slot.encodeDirect(
       operation, segmentCount: segmentCount, handle: handle, id: UInt64(id), sector: sector)
     for index in 0..<segmentCount { slot.setDirectSegment(segment(id, index), at: index) }
+    if Format.protectionOffset >= 0, protection == .slot {
+      byteCount = slot.encodeProtection(wholeTuple(id), behind: byteCount)
+    }
     ring.enqueue(slot, byteCount: byteCount)
   }
 
@@ -173,14 +189,14 @@ extension FrontQueue {
       if Format.descriptorsCarrySectors {
         descriptors.store(next, at: index &* Format.descriptorSize)
         descriptors.store(segment.bits, at: index &* Format.descriptorSize &+ 8)
-        next &+= UInt64(segment.sectorCount)
+        if !segment.isProtection { next &+= UInt64(segment.sectorCount) }
       } else {
         descriptors.store(segment.bits, at: index &* Format.descriptorSize)
       }
     }
     // SAFETY: the memory is this queue's and stays.
     var slot = unsafe RequestSlot<Format>(unsafeIn: slotMemory)
-    let byteCount = slot.encodeIndirect(
+    var byteCount = slot.encodeIndirect(
       operation, segmentCount: segmentCount, handle: handle, id: UInt64(id), sector: sector)
     for page in 0..<Format.descriptorPages(for: segmentCount) {
       let reference =
@@ -191,6 +207,9 @@ extension FrontQueue {
         platform.grantAccess(reference, to: peer, frame: arena.frame(firstPage + page), isReadOnly: true)
       }
       slot.setIndirectReference(reference, at: page)
+    }
+    if Format.protectionOffset >= 0, protection == .slot {
+      byteCount = slot.encodeProtection(wholeTuple(id), behind: byteCount)
     }
     ring.enqueue(slot, byteCount: byteCount)
   }

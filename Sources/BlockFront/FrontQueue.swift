@@ -33,6 +33,10 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline var shadows: ShadowTable
   @usableFromInline var runs: SegmentRuns
   @usableFromInline let descriptorsPerPage: Int
+  @usableFromInline let protection: RingProtection
+  /// Whether something must be done for every response, not only where pages were bounced.
+  @usableFromInline let settlesEach: Bool
+  @usableFromInline var guardian: FrontGuardian
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
   /// Whether `issue` may get further than it got last time.
@@ -65,6 +69,12 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
       slotReferences: connection.abilities.isPersistent ? [] : references)
     runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0)
     descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
+    protection = connection.plan.protection
+    settlesEach = connection.plan.protection != .off || !connection.abilities.isPersistent
+    let tuplePages = FrontQueue.tuplePages(connection)
+    guardian = FrontGuardian(
+      segments: connection.plan.protection == .off ? 0 : connection.abilities.maxSegments,
+      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot, pagesPerSlot: tuplePages)
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
     if connection.abilities.isPersistent {
       // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
@@ -102,9 +112,17 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     return Int(RingGeometry(connection.plan).depth) * (segments + connection.plan.descriptorPages(for: segments))
   }
 
-  /// The descriptor pages that a queue needs.
+  /// The descriptor pages that a queue needs, and the pages of tuples.
   public static func descriptorPages(_ connection: FrontConnection<Platform>) -> Int {
-    Int(RingGeometry(connection.plan).depth) * connection.plan.descriptorPages(for: connection.abilities.maxSegments)
+    let descriptors = connection.plan.descriptorPages(for: connection.abilities.maxSegments)
+    return Int(RingGeometry(connection.plan).depth) * (descriptors + tuplePages(connection))
+  }
+
+  /// Pages of tuples that one slot needs.
+  private static func tuplePages(_ connection: FrontConnection<Platform>) -> Int {
+    guard connection.plan.protection == .sector else { return 0 }
+    let segments = connection.abilities.maxSegments
+    return segments - RingProtection.dataSegments(of: segments)
   }
 
   /// Descriptor pages that a request of `segments` has.
@@ -206,6 +224,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     do {
       var waiting = try ring.unconsumedResponses()
       while waiting > 0, !isBroken {
+        if protection == .slot { guardian.arrived = ring.nextProtection }
         finish(ring.takeResponse())
         waiting &-= 1
       }

@@ -28,6 +28,10 @@ extension DiskConfiguration {
     if rings.indexPlacement == .together, !rings.isSplit {
       return "--split-indices is for --split rings; a shared ring has all its index words in one header"
     }
+    if rings.protection == .slot, rings.variant != .slim64, rings.variant != .slim32 || rings.alignment == 0 {
+      return "--dif slot needs slots with room for it: --protocol slim64, or slim32 with --align 64; "
+        + "--dif sector goes with every one"
+    }
     let wished = rings.plan(blockProtocol, ringPages: ringPages, .everything)
     if let complaint = wished.complaint {
       return "the rings would have \(complaint); use more --ring-pages or fewer of these options"

@@ -101,6 +101,13 @@ public struct BackRing: ~Copyable {
     produced = produced.advanced(by: 1)
   }
 
+  /// Puts protection information into the slot of the response that is enqueued next.
+  @inlinable
+  public func protectNext(_ tuple: UInt64) {
+    precondition(layout.responseProtectionOffset >= 0, "a ring without protection information")
+    layout.responses.store(tuple, at: responseCursor + layout.responseProtectionOffset)
+  }
+
   /// Whether responses wait to be published.
   @inlinable public var hasUnpublishedResponses: Bool { publishedResponseProducer != privateResponseProducer }
 

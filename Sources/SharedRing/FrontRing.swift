@@ -120,6 +120,13 @@ public struct FrontRing: ~Copyable {
       status: BlockStatus(rawValue: Int16(truncatingIfNeeded: Int32(bitPattern: rest) >> 16)))
   }
 
+  /// The protection information of the response that is taken next; copied once.
+  @inlinable
+  public var nextProtection: UInt64 {
+    precondition(layout.responseProtectionOffset >= 0, "a ring without protection information")
+    return layout.responses.load(UInt64.self, at: responseCursor + layout.responseProtectionOffset)
+  }
+
   /// Asks to be woken at the next response, then looks again (ring.h `RING_FINAL_CHECK_FOR_RESPONSES`).
   /// - Returns: whether responses wait after all, so that the caller must not sleep.
   @inlinable

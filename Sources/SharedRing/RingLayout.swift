@@ -31,6 +31,7 @@ public import XenWire
   @usableFromInline let requestStride: Int
   @usableFromInline let responseStride: Int
   @usableFromInline let responseSize: Int
+  @usableFromInline let responseProtectionOffset: Int
   @usableFromInline let isSplit: Bool
   /// The most requests that may be out at once: the number of slots of a shared ring.
   public let slotCount: UInt32
@@ -55,6 +56,7 @@ public import XenWire
     requestStride = geometry.requestStride
     responseStride = geometry.responseStride
     responseSize = geometry.responseSize
+    responseProtectionOffset = geometry.responseProtectionOffset ?? -1
     isSplit = geometry.isSplit
     requests = region.slice(
       at: geometry.requestsOffset, byteCount: Int(geometry.requestCount) * geometry.requestStride)

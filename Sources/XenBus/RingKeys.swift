@@ -26,13 +26,17 @@ public enum RingKey {
   public static let wholePage = NodeKey<Bool>("feature-whole-page-ring", absent: false)
   /// The backend's largest alignment, the frontend's choice.
   public static let alignment = NodeKey<UInt32>("alignment", absent: 0, aliases: ["aligment-64-or-other-value"])
+  /// Protection information: the backend's most, the frontend's choice; 1 a tuple in the slot, 2 a tuple for each sector.
+  ///
+  /// The thread gave this one no name.
+  public static let protection = NodeKey<UInt32>("feature-dif", absent: 0)
   /// log2 of the pages of the response ring; written by the frontend when they are several.
   public static let responsePageOrder = NodeKey<UInt32>("rsp-ring-page-order", absent: 0)
 
   /// The names of all keys that a frontend may write, but for references.
   static let names = [
     maxRequestSegments.name, segmentRing.name, segmentEntrySize.name, requestSize.name, indirectDescriptors.name,
-    separateRings.name, wholePage.name, alignment.name, responsePageOrder.name,
+    separateRings.name, wholePage.name, alignment.name, protection.name, responsePageOrder.name,
   ]
 }
 

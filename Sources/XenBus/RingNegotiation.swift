@@ -19,6 +19,8 @@ public struct RingOffer: Equatable, Sendable {
   public var canUseWholePage = false
   /// The largest alignment; 0: none.
   public var maxAlignment = 0
+  /// The best protection: off, slot, or sector, which includes slot.
+  public var protection = RingProtection.off
 
   /// The classic protocol alone.
   public init() {}
@@ -33,6 +35,7 @@ public struct RingOffer: Equatable, Sendable {
     offer.canSplit = true
     offer.canUseWholePage = true
     offer.maxAlignment = 128
+    offer.protection = .sector
     return offer
   }()
 
@@ -68,6 +71,7 @@ public struct RingOffer: Equatable, Sendable {
     canUseWholePage = backend.value(RingKey.wholePage)
     let alignment = Int(backend.value(RingKey.alignment))
     maxAlignment = alignment >= 128 ? 128 : alignment >= 64 ? 64 : 0
+    protection = RingProtection(key: min(backend.value(RingKey.protection), 2)) ?? .off
   }
 
   /// Writes what is offered, and nothing for what is not.
@@ -79,6 +83,7 @@ public struct RingOffer: Equatable, Sendable {
     if canSplit { try backend.write(1, to: RingKey.separateRings) }
     if canUseWholePage { try backend.write(true, to: RingKey.wholePage) }
     if maxAlignment > 0 { try backend.write(UInt32(maxAlignment), to: RingKey.alignment) }
+    if protection != .off { try backend.write(protection.key, to: RingKey.protection) }
   }
 
   /// Reads a frontend's choice and holds it against the offer.
@@ -111,6 +116,11 @@ public struct RingOffer: Equatable, Sendable {
     guard [0, 64, 128].contains(plan.alignment), plan.alignment <= maxAlignment else {
       throw RingRefusal("an alignment of \(plan.alignment), the maximum is \(maxAlignment)")
     }
+    let level = frontend.value(RingKey.protection)
+    guard let chosen = RingProtection(key: level), level <= protection.key else {
+      throw RingRefusal("protection of form \(level), the maximum is \(protection.key)")
+    }
+    plan.protection = chosen
     if let complaint = plan.complaint { throw RingRefusal(complaint) }
     return plan
   }
@@ -142,6 +152,23 @@ public struct RingOffer: Equatable, Sendable {
   }
 }
 
+extension RingProtection {
+  /// The value of its key.
+  var key: UInt32 {
+    switch self {
+    case .off: 0
+    case .slot: 1
+    case .sector: 2
+    }
+  }
+
+  /// What a key's value means.
+  init?(key: UInt32) {
+    guard let protection = RingProtection.allCases.first(where: { $0.key == key }) else { return nil }
+    self = protection
+  }
+}
+
 /// What a frontend chose and cannot have.
 public struct RingRefusal: Error, Equatable, Sendable {
   /// What it is, as the object of "the frontend wants ...".
@@ -168,12 +195,16 @@ public struct RingWish: Equatable, Sendable {
   public var usesWholePage = false
   /// 64, 128 or 0.
   public var alignment = 0
+  /// How data is vouched for.
+  public var protection = RingProtection.off
 
   /// The classic protocol.
   public init() {}
 
   /// Whether nothing beyond the classic protocol is wished.
-  public var isClassic: Bool { variant == .classic && !isSplit && !usesWholePage && alignment == 0 }
+  public var isClassic: Bool {
+    variant == .classic && !isSplit && !usesWholePage && alignment == 0 && protection == .off
+  }
 
   /// What comes of the wish when a backend offers `offer`: each part that it has, the classic form of each that it lacks.
   public func plan(_ blockProtocol: BlockProtocol, ringPages: Int, _ offer: RingOffer) -> RingPlan {
@@ -188,6 +219,11 @@ public struct RingWish: Equatable, Sendable {
     }
     plan.usesWholePage = usesWholePage && offer.canUseWholePage
     plan.alignment = min(alignment, offer.maxAlignment)
+    plan.protection = protection.key <= offer.protection.key ? protection : offer.protection
+    // Slots of another form than was wished may have no room: then each sector has its tuple, or nothing has.
+    if plan.protection == .slot, !plan.hasRoomForProtection, plan.variant != variant || plan.alignment != alignment {
+      plan.protection = offer.protection == .sector ? .sector : .off
+    }
     return plan
   }
 }
@@ -214,6 +250,7 @@ extension RingPlan {
     }
     if usesWholePage { try write(true, RingKey.wholePage) }
     if alignment > 0 { try write(UInt32(alignment), RingKey.alignment) }
+    if protection != .off { try write(protection.key, RingKey.protection) }
   }
 
   /// Takes a former choice out of the frontend's folder, before another one is written.

@@ -116,6 +116,12 @@ public struct Segment: Equatable, Sendable, BitwiseCopyable {
   @inlinable
   public var isValid: Bool { lastSector <= BlockLimits.lastSectorInPage && firstSector <= lastSector }
 
+  /// Whether the segment names tuples and not data (``RingProtection/sector``).
+  @inlinable public var isProtection: Bool { firstSector & RingProtection.segmentMark != 0 }
+  /// Whether a segment of tuples lies in its page.
+  @inlinable
+  public var isValidProtection: Bool { firstSector == RingProtection.segmentMark && lastSector & 0xF8 == firstSector }
+
   /// The number of sectors of a valid segment.
   @inlinable
   public var sectorCount: Int { Int(lastSector) - Int(firstSector) + 1 }

@@ -61,6 +61,17 @@ extension RequestSlot {
     return Format.indirectSize
   }
 
+  /// Writes protection information behind the bytes in use, with nothing but zeros between.
+  /// - Returns: the bytes in use.
+  @inlinable
+  public mutating func encodeProtection(_ tuple: UInt64, behind count: Int) -> Int {
+    precondition(Format.protectionOffset >= count, "a format without room for protection information")
+    // SAFETY: the offset lies in the slot, which is at least eight bytes longer.
+    unsafe (bytes + count).initializeMemory(as: UInt8.self, repeating: 0, count: Format.protectionOffset - count)
+    store(tuple, Format.protectionOffset)
+    return Format.protectionOffset + 8
+  }
+
   /// Writes the reference of a descriptor page.
   @inlinable
   public mutating func setIndirectReference(_ reference: GrantReference, at index: Int) {

@@ -20,6 +20,8 @@ public struct RingGeometry: Equatable, Sendable {
   public private(set) var responseStride: Int
   /// Bytes of a response.
   public private(set) var responseSize: Int
+  /// Offset in a response of its protection information; nil without.
+  public private(set) var responseProtectionOffset: Int?
   /// Places for requests.
   public private(set) var requestCount: UInt32
   /// Places for responses.
@@ -69,6 +71,10 @@ public struct RingGeometry: Equatable, Sendable {
     requestStride = Self.round(plan.slotSize, up: plan.alignment)
     responseSize = numbers.responseSize
     responseStride = plan.isSplit ? numbers.responseSize : requestStride
+    if plan.protection == .slot {
+      responseProtectionOffset = plan.isSplit ? 16 : numbers.protectionOffset
+      if plan.isSplit { responseStride = 24 }
+    }
     let line = max(BlockLimits.ringHeaderSize, plan.alignment)
     headerSize = plan.isSplit && plan.indexPlacement == .apart ? 2 * line : line
     requestsOffset = headerSize

@@ -22,6 +22,29 @@ public enum IndexPlacement: String, Sendable, CaseIterable {
   case together
 }
 
+/// How data is vouched for on its way through the rings (T10 protection information).
+public enum RingProtection: String, Sendable, CaseIterable {
+  /// Not at all.
+  case off
+  /// One tuple for a whole request, in its slot; for reads in the response.
+  case slot
+  /// One tuple for each 512-byte sector, in granted pages of their own.
+  case sector
+
+  /// Tuples of sectors that one page holds.
+  public static let sectorsPerPage = 512
+  /// Marks a segment of tuples: first sector 0x80, last sector 0x80 and the last 512 bytes in use.
+  public static let segmentMark: UInt8 = 0x80
+
+  /// Of so many segments, those that can be data when the others are tuples: one page of tuples goes with 64 pages.
+  @inlinable
+  public static func dataSegments(of segments: Int) -> Int { segments - (segments + 64) / 65 }
+
+  /// Pages of tuples that so many sectors need.
+  @inlinable
+  public static func pages(for sectors: UInt64) -> Int { Int(truncatingIfNeeded: (sectors &+ 511) >> 9) }
+}
+
 /// What both ends of a queue agreed on about the form of its rings; one value for all queues of a disk.
 public struct RingPlan: Equatable, Sendable {
   /// The ABI.
@@ -42,6 +65,8 @@ public struct RingPlan: Equatable, Sendable {
   public var alignment = 0
   /// `wide`: segments of a request, 11 to 256.
   public var segmentsPerRequest = BlockLimits.directSegments
+  /// How data is vouched for.
+  public var protection = RingProtection.off
   /// `segment-ring`: bytes in an entry, 6 or 8.
   public var segmentEntrySize = BlockLimits.segmentSize
   /// `segment-ring`: pages of the ring of segments.
@@ -82,10 +107,19 @@ public struct RingPlan: Equatable, Sendable {
     if header + stride > ringPages * RingGeometry.pageSize {
       return "no room for a slot of \(stride) bytes in \(ringPages) ring pages"
     }
+    if protection == .slot, !hasRoomForProtection {
+      return "protection information in slots of \(stride) bytes, which have no room for it"
+    }
     if isSplit, indexPlacement == .together, alignment > 0 {
       return "index words together on one line and aligned to \(alignment) at the same time"
     }
     return nil
+  }
+
+  /// Whether slots have room for protection information.
+  public var hasRoomForProtection: Bool {
+    let offset = format.numbers.protectionOffset
+    return offset >= 0 && RingGeometry.round(slotSize, up: alignment) >= offset + 8
   }
 
   /// Segments that a request can carry in its own slot.

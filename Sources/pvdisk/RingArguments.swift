@@ -35,6 +35,10 @@ struct RingArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Round header and slots up to a cache line: 64 or 128.", valueName: "bytes"))
   var align: Int?
 
+  @Option(
+    help: ArgumentHelp("Vouch for data in the rings: off, slot (one tuple a request), sector.", valueName: "how"))
+  var dif = RingProtection.off
+
   @Option(help: ArgumentHelp("Bytes of an entry of the segment ring: 6 or 8.", valueName: "bytes"))
   var segmentEntry: Int?
 
@@ -83,6 +87,7 @@ struct RingArguments: ParsableArguments {
     disk.rings.responseRingPages = responsePages
     disk.rings.usesWholePage = wholePage
     disk.rings.alignment = align ?? 0
+    disk.rings.protection = dif
     if let backProtocol { disk.offer = backProtocol == .classic ? RingOffer() : .only(backProtocol) }
     disk.frontNotify = notify.front
     disk.backNotify = notify.back
@@ -112,3 +117,4 @@ struct NotifyArgument: ExpressibleByArgument {
 }
 
 extension IndexPlacement: ExpressibleByArgument {}
+extension RingProtection: ExpressibleByArgument {}

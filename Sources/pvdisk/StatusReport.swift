@@ -57,6 +57,7 @@ struct AgreementReport: Codable {
   var responsePages: Int?
   var wholePage: Bool
   var alignment: Int
+  var dif: String
   var slotBytes: Int
   var requests: Int
   var segments: Int
@@ -72,6 +73,7 @@ struct AgreementReport: Codable {
     responsePages = plan.isSplit ? geometry.responsePages : nil
     wholePage = plan.usesWholePage
     alignment = plan.alignment
+    dif = plan.protection.rawValue
     slotBytes = geometry.requestStride
     requests = Int(geometry.depth)
     segments = agreement.segments
@@ -85,6 +87,7 @@ struct AgreementReport: Codable {
     if split { words.append("split") }
     if wholePage { words.append("whole-page") }
     if alignment > 0 { words.append("align=\(alignment)") }
+    if dif != "off" { words.append("dif=\(dif)") }
     return words.joined(separator: " ")
   }
 }

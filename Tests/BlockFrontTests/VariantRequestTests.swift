@@ -119,6 +119,32 @@ struct VariantRequestTests {
     #expect(peer.front?.isBroken == false)
   }
 
+  @Test("what comes back with a wrong tuple ends with EILSEQ; the queue goes on")
+  func protection() throws {
+    let slot = try HostileBackend<Slim64Format<ABI64>>(.init(.slim64) { $0.protection = .slot })
+    #expect(slot.submit(.read, count: 8, slot.memory(4096)))
+    let request = try #require(slot.take().first)
+    #expect(slot.move(request))
+    slot.ring.responseSlot(0).store(UInt64(1), at: 56)
+    slot.respond(to: request)
+    #expect(slot.completions().map(\.errorCode) == [84])
+    #expect(slot.front?.isBroken == false && slot[.protection_errors] == 1)
+    #expect(slot.submit(.read, sector: 0, count: 8, slot.memory(4096)))
+    let second = try #require(slot.take().first)
+    // 4096 zeros have a CRC of 0, and sector 0 the reference tag 0.
+    slot.ring.responseSlot(1).store(UInt64(0), at: 56)
+    slot.respond(to: second)
+    #expect(slot.completions().map(\.errorCode) == [0])
+
+    let sector = try HostileBackend<ABI64>(.init(.classic) { $0.protection = .sector })
+    #expect(sector.submit(.read, sector: 8, count: 16, sector.memory(8192)))
+    let read = try #require(sector.take().first)
+    #expect(read.segments.count == 3 && read.segments[2].isProtection && read.segments[2].isValidProtection)
+    sector.respond(to: read)
+    #expect(sector.completions().map(\.errorCode) == [84], "nobody has written the tuples")
+    #expect(sector.front?.isBroken == false && sector[.protection_errors] == 1)
+  }
+
   /// Answers that disable a queue, whatever the form of its rings.
   func hostile<Format: RingFormat>(_ setup: HostileBackend<Format>.Setup) throws {
     let slots = RingGeometry(try #require(setup.plan)).depth

@@ -61,6 +61,24 @@ extension Way {
     Way(.slim32, "in slots of 64 bytes") { $0.rings.alignment = 64 },
     Way(.slim32, "two segments and nothing else") { $0.indirectSegments = 0 },
     Way(.slim32, "mappings of the backend not persistent") { $0.backPersistent = false },
+    Way(.slim64, "a tuple in each slot") { $0.rings.protection = .slot },
+    Way(.slim32, "split, align=64, a tuple in each slot") {
+      ($0.rings.isSplit, $0.rings.alignment, $0.rings.protection) = (true, 64, .slot)
+    },
+    Way(.classic, "a tuple for each sector") { $0.rings.protection = .sector },
+    Way(.classic, "a tuple for each sector, nothing persistent, nobody trusted") {
+      ($0.rings.protection, $0.frontPersistent, $0.isBackendTrusted) = (.sector, false, false)
+    },
+    Way(.slim32, "a tuple for each sector, two segments and nothing else") {
+      ($0.rings.protection, $0.indirectSegments) = (.sector, 0)
+    },
+    Way(.slim32, "split, whole pages, a tuple for each sector") {
+      ($0.rings.isSplit, $0.rings.usesWholePage, $0.rings.protection) = (true, true, .sector)
+    },
+    Way(.segmentRing, "a tuple for each sector") { $0.rings.protection = .sector },
+    Way(.wide, "32 segments, a tuple for each sector") {
+      ($0.rings.segmentsPerRequest, $0.rings.protection) = (32, .sector)
+    },
     Way(.classic, "split") { $0.rings.isSplit = true },
     Way(.classic, "split, index words together") {
       $0.rings.isSplit = true
@@ -132,6 +150,11 @@ struct RingVariantTests {
           $0.rings.variant = .slim32
           $0.indirectSegments = 2000
         }
+      ),
+      (
+        "--dif slot needs slots with room for it: --protocol slim64, or slim32 with --align 64; "
+          + "--dif sector goes with every one",
+        { ($0.rings.variant, $0.rings.protection) = (.slim32, .slot) }
       ),
       ("--response-pages is for --split rings; a shared ring has no response ring", { $0.rings.responseRingPages = 1 }),
       (

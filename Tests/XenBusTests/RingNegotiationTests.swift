@@ -107,7 +107,7 @@ struct RingNegotiationTests {
       try bench.nodes(bench.back) == [
         "max-request-segments": "256", "feature-segment-ring": "1", "feature-request-size": "1",
         "indirect-descriptors": "1", "feature-separate-req-and-rsp": "1", "feature-whole-page-ring": "1",
-        "alignment": "128",
+        "alignment": "128", "feature-dif": "2",
       ])
     var wish = RingWish()
     wish.variant = .slim32
@@ -177,6 +177,12 @@ struct RingNegotiationTests {
       ["feature-separate-req-and-rsp": "1", "rsp-ring-page-order": "4294967295"],
       "a response ring of page order 4294967295, the maximum is 4"
     ),
+    (["feature-dif": "3"], "protection of form 3, the maximum is 2"),
+    (["feature-dif": "1"], "protection information in slots of 112 bytes, which have no room for it"),
+    (
+      ["feature-dif": "1", "indirect-descriptors": "1"],
+      "protection information in slots of 32 bytes, which have no room for it"
+    ),
     (["alignment": "32"], "an alignment of 32, the maximum is 128"),
     (["alignment": "256"], "an alignment of 256, the maximum is 128"),
     (["alignment": "4294967295"], "an alignment of 4294967295, the maximum is 128"),
@@ -209,6 +215,27 @@ struct RingNegotiationTests {
       for (name, text) in nodes { try bench.write(name, text, to: bench.front) }
       #expect(throws: RingRefusal(sentence)) { try RingOffer().accept(bench.front, .x86_64, ringPages: 1) }
     }
+  }
+
+  @Test("protection that has no room in the slots that were agreed on goes to pages of its own, or away")
+  func protection() throws {
+    var wish = RingWish()
+    wish.variant = .slim64
+    wish.protection = .slot
+    #expect(try Bench().agree(wish, .everything).back.protection == .slot)
+    #expect(try Bench().agree(wish, .only(.slim32)).back.protection == .sector, "classic slots have no room")
+    var offer = RingOffer.only(.slim32)
+    offer.protection = .slot
+    #expect(try Bench().agree(wish, offer).back.protection == .off)
+    wish.protection = .sector
+    #expect(try Bench().agree(wish, .everything).back.protection == .sector)
+    #expect(try Bench().agree(wish, RingOffer()).back.protection == .off)
+    var split = RingPlan(.x86_64)
+    (split.variant, split.isSplit, split.usesWholePage, split.protection) = (.slim64, true, true, .slot)
+    let geometry = RingGeometry(split)
+    #expect(geometry.responseStride == 24 && geometry.responseProtectionOffset == 16)
+    split.isSplit = false
+    #expect(RingGeometry(split).responseProtectionOffset == 56)
   }
 
   @Test("an offer that makes no sense counts as none")
