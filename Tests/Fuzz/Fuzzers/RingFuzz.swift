@@ -63,11 +63,11 @@ enum RingFuzz {
   ) {
     switch input.byte() % 9 {
     case 0:
-      frontend.ring.write(input.take(Format.slotSize), to: frontend.produced)
+      frontend.ring.write(input.take(frontend.ring.slot(0).byteCount), to: frontend.produced)
       frontend.produced &+= 1
     case 1, 2:
       let operation = BlockOperation(rawValue: input.byte())
-      let count = Int(input.byte() % 13)
+      let count = min(Int(input.byte() % 13), Format.directSegments)
       let segments = (0..<count).map { _ in
         pages[Int(input.byte()) % pages.count].segment(input.byte() & 15, input.byte() & 15)
       }
@@ -75,9 +75,10 @@ enum RingFuzz {
         operation, id: UInt64(input.byte()), sector: UInt64(input.byte()), segments,
         count: input.byte() & 1 == 0 ? nil : Int(input.byte()))
     case 3:
+      guard Format.indirectPages > 0 else { return }
       frontend.indirect(
         BlockOperation(rawValue: input.byte() & 7), sector: UInt64(input.byte()),
-        count: Int(input.number(UInt16.self) & 1023), pages.prefix(3).map(\.reference))
+        count: Int(input.number(UInt16.self) & 1023), pages.prefix(min(3, Format.indirectPages)).map(\.reference))
     case 4: pages[Int(input.byte()) % 3].region.store(input.number(UInt64.self), at: Int(input.byte()) * 8)
     case 5:
       frontend.ring.requestProducer =
