@@ -80,14 +80,14 @@ let package = Package(
       "PVMachine",
       imports: [
         "BlockFront", "BlockBack", "DiskImages", "FuseExport", "XenBus", "XenStore", "XenHypervisor", "SharedRing",
-        "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
+        "Protection", "XenWire", "BlockIO", "GuestMemory", "CLinux", logging,
       ]),
     module("Figures", imports: ["XenWire"]),
     module(
       "Lab",
       imports: [
-        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "XenHypervisor", "XenWire",
-        "GuestMemory", "CLinux",
+        "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor",
+        "XenBus", "XenWire", "GuestMemory", "CLinux",
       ]),
     .executableTarget(
       name: "pvdisk",
@@ -143,6 +143,9 @@ let package = Package(
     tests(
       "BlockFrontTests",
       imports: ["PVPeers", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
+    .executableTarget(
+      name: "bare-export", dependencies: ["FuseExport", "DiskImages", "BlockIO", "CLinux"],
+      path: "Tests/Performance/BareExport", swiftSettings: checked),
     .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),

@@ -18,6 +18,7 @@ extension Experiment {
     var findings = Findings()
     findings.parameters = conditions(effort, [("placement", "inline"), ("ABI", "x86_64")])
     let large = try largeTable(
+      "1 MiB sequential reads, 4 in flight, without data to move",
       [("11 segments", 0), ("indirect 32", 32), ("indirect 256", 256)].map { name, count in
         StackTrial(name) {
           $0.configuration.indirectSegments = count
@@ -34,7 +35,7 @@ extension Experiment {
     findings.tables = [large.table, persistent.table] + cache.tables + [pages.table, queues.table]
     findings.plots = [large.plot, persistent.plot] + cache.plots + [pages.plot, queues.plot]
     findings.outcome = [
-      "1 MiB: \(Digits.rounded(large.microseconds[0])) us in 24 direct requests, "
+      "1 MiB: \(Digits.rounded(large.microseconds[0])) us of CPU in 24 direct requests, "
         + "\(Digits.rounded(large.microseconds[1])) in 8 indirect ones, \(Digits.rounded(large.microseconds[2])) in one.",
       persistent.sentence, cache.sentence, pages.sentence, queues.sentence,
     ]
@@ -56,18 +57,18 @@ extension Experiment {
     let results = try effort.run(trials, on: nullImage())
     var table = LabTable(
       "Persistent grants, 4 KiB random reads, 8 in flight, real mmap and munmap",
-      columns: ["grants", "maps an I/O", "us an I/O", "thousand I/Os a second", "against neither"])
+      columns: ["grants", "maps an I/O", "us an I/O", "thousand I/Os a CPU second", "against neither"])
     var points: [Plot.Point] = []
-    let last = results[results.count - 1].sample { $0.perSecond / 1000 }.median
+    let last = results[results.count - 1].sample { 1e6 / $0.processorPerIO }.median
     for (index, runs) in results.enumerated() {
-      let rate = runs.sample { $0.perSecond / 1000 }
+      let rate = runs.sample { 1e6 / $0.processorPerIO }
       table.add(
         LabCell(stringLiteral: trials[index].name), LabCell(runs.sample { $0.each($0.totals.grantsMapped) }),
         LabCell(runs.sample { $0.nanosecondsPerIO / 1000 }), LabCell(rate), LabCell(rate.median / last))
       points.append(.init(x: Double(index), y: rate.median, least: rate.least, most: rate.most))
     }
     let plot = Plot(
-      bars: "Persistent grants", yTitle: "thousand I/Os a second", categories: trials.map(\.name),
+      bars: "Persistent grants", yTitle: "thousand I/Os a CPU second", categories: trials.map(\.name),
       series: [Plot.Series("rate", points)])
     let sentence =
       "Persistent grants make 4 KiB reads \(Digits.rounded(points[0].y / last)) times as fast as mapping for each request."
@@ -84,17 +85,17 @@ extension Experiment {
     let results = try effort.run(trials, on: nullImage())
     var table = LabTable(
       "Ring pages, 4 KiB random reads, the ring full",
-      columns: ["pages", "in flight", "ns an I/O", "thousand I/Os a second"])
+      columns: ["pages", "in flight", "ns an I/O", "CPU ns an I/O", "thousand I/Os a CPU second"])
     var points: [Plot.Point] = []
     for (index, runs) in results.enumerated() {
-      let rate = runs.sample { $0.perSecond / 1000 }
+      let rate = runs.sample { 1e6 / $0.processorPerIO }
       table.add(
         LabCell(stringLiteral: trials[index].name), LabCell(trials[index].benchmark.depth),
-        LabCell(runs.sample(\.nanosecondsPerIO)), LabCell(rate))
+        LabCell(runs.sample(\.nanosecondsPerIO)), LabCell(runs.sample(\.processorPerIO)), LabCell(rate))
       points.append(.init(x: Double(index), y: rate.median, least: rate.least, most: rate.most))
     }
     let plot = Plot(
-      bars: "Ring pages", yTitle: "thousand I/Os a second", categories: trials.map(\.name),
+      bars: "Ring pages", yTitle: "thousand I/Os a CPU second", categories: trials.map(\.name),
       series: [Plot.Series("rate", points)])
     let sentence =
       "On a disk that answers at once 16 ring pages give \(Digits.rounded(points[4].y / points[0].y)) times the rate of one: "

@@ -73,7 +73,8 @@ extension Experiment {
       "The segment ring's one page is said to let one request cover about 4 MB; it is 2 793 472 bytes with 6-byte "
         + "entries, 2 097 152 with 8-byte ones. 4 145 152 is the whole ring's.",
       "Wide slots of 256 segments are said to have 1582 bytes; with the 8-byte segments that a slot of 112 bytes "
-        + "implies they have 2072, so that a page of ring holds one.",
+        + "implies they have 2072, so that a page of ring holds one; and their "
+        + "count has one byte, so that 0 has to stand for 256.",
       "36 slots of indirect requests are said to cover 32 MB; 32 slots do, exactly 33 554 432 bytes.",
     ]
     return findings

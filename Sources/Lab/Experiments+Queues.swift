@@ -7,6 +7,7 @@ import Figures
 import Glibc
 import PVMachine
 import Synchronization
+import XenWire
 
 /// Several queues of one disk, each on a thread of its own.
 struct QueueTrial: Sendable {
@@ -83,10 +84,52 @@ extension Experiment {
         ("CPUs", "\(pv_cpu_count())"),
       ])
     let outcome = try queueTable(effort)
-    findings.tables = [outcome.table]
-    findings.plots = [outcome.plot]
-    findings.outcome = [outcome.sentence]
+    let rings = try splitTable(effort)
+    findings.tables = [outcome.table, rings.table]
+    findings.plots = [outcome.plot, rings.plot]
+    findings.outcome = [outcome.sentence, rings.sentence]
     return findings
+  }
+
+  /// Shared and split rings with an end on each of two threads.
+  private static func splitTable(
+    _ effort: LabEffort
+  ) throws(MachineError) -> (table: LabTable, plot: Plot, sentence: String) {
+    let forms: [(String, @Sendable (inout StackTrial) -> Void)] = [
+      ("classic, shared", { _ in }), ("classic, split", { $0.speak(.classic, segments: 256, split: true) }),
+      ("slim64, shared", { $0.speak(.slim64, segments: 256) }),
+      ("slim64, split", { $0.speak(.slim64, segments: 256, split: true) }),
+      ("slim32, shared", { $0.speak(.slim32, segments: 256) }),
+      ("slim32, split", { $0.speak(.slim32, segments: 256, split: true) }),
+    ]
+    let trials = forms.map { name, form in
+      StackTrial(name) {
+        form(&$0)
+        $0.configuration.placement = .threads
+        $0.benchmark.depth = 32
+      }
+    }
+    let results = try effort.run(trials, on: nullImage())
+    var table = LabTable(
+      "One queue, an end on each of two threads, 4 KiB random reads, 32 in flight",
+      columns: ["rings", "ns an I/O", "against classic, shared", "CPU ns an I/O", "CPU woken"])
+    var points: [Plot.Point] = []
+    let base = results[0].sample(\.nanosecondsPerIO).median
+    for (index, runs) in results.enumerated() {
+      let time = runs.sample(\.nanosecondsPerIO)
+      table.add(
+        LabCell(stringLiteral: trials[index].name), LabCell(time), LabCell(time.median / base),
+        LabCell(runs.sample(\.processorPerIO)), LabCell(runs.sample { $0.each($0.totals.kicksSent) }))
+      points.append(.init(x: Double(index), y: time.median, least: time.least, most: time.most))
+    }
+    let plot = Plot(
+      bars: "Shared and split rings, two threads", yTitle: "ns an I/O", categories: trials.map(\.name),
+      series: [Plot.Series("ns", points)])
+    let sentence =
+      "With an end on each of two threads, split rings take \(Digits.rounded(points[1].y / points[0].y)) (classic), "
+      + "\(Digits.rounded(points[3].y / points[2].y)) (slim64) and \(Digits.rounded(points[5].y / points[4].y)) (slim32) times "
+      + "what shared ones do: below 1 the split pays, above it costs."
+    return (table, plot, sentence)
   }
 
   /// Throughput by the number of queues.

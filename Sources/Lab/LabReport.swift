@@ -54,18 +54,21 @@ public struct LabMachine: Codable, Equatable, Sendable {
   public var date: String
   /// The command.
   public var command: String
+  /// The load average of the last minute when it ended: well above 1 where other things ran beside it.
+  public var load: String
 
   /// Describes a machine.
-  public init(processor: String, cpus: Int, kernel: String, date: String, command: String) {
+  public init(processor: String, cpus: Int, kernel: String, date: String, command: String, load: String) {
     self.processor = processor
     self.cpus = cpus
     self.kernel = kernel
     self.date = date
     self.command = command
+    self.load = load
   }
 
   /// One line for people.
-  public var sentence: String { "\(date), \(processor), \(cpus) CPUs, Linux \(kernel): \(command)" }
+  public var sentence: String { "\(date), \(processor), \(cpus) CPUs, Linux \(kernel), load \(load): \(command)" }
 }
 
 extension LabRecord {

@@ -20,12 +20,18 @@ final class RingTrafficRun: Sendable {
     memory = try MappedMemory(anonymousByteCount: PageGeometry.pages(for: traffic.byteCount) << PageGeometry.pageShift)
   }
 
-  /// Nanoseconds for each request, over a run of about `duration`.
+  /// Nanoseconds for each request: the median over short pieces of a run of about `duration`.
+  ///
+  /// A piece in which one of the threads was without a CPU takes thousands of times as long as the others; the median does not
+  /// see it as long as such pieces are few.
   func run(duration: UInt64) -> Double {
     memory.region.fill(0)
     let back = LabThread(cpu: 1) { [self] in serve() }
     let result = ResultBox()
-    let front = LabThread(cpu: 0) { [self] in result.value.withLock { $0 = ask(duration: duration) } }
+    let front = LabThread(cpu: 0) { [self] in
+      let pieces = ask(duration: duration)
+      result.value.withLock { $0 = Sample(pieces).median }
+    }
     front.join()
     stop.store(true, ordering: .releasing)
     back.join()
@@ -36,12 +42,14 @@ final class RingTrafficRun: Sendable {
     let value = Mutex(0.0)
   }
 
-  private func ask(duration: UInt64) -> Double {
+  private func ask(duration: UInt64) -> [Double] {
     let region = memory.region
     let words = TrafficWords(traffic, region)
     var next: UInt64 = 0
+    var pieces: [Double] = []
+    pieces.reserveCapacity(1 << 16)
     let start = pv_monotonic_nanoseconds()
-    var elapsed: UInt64 = 0
+    var last = start
     repeat {
       for _ in 0..<8 {
         for index in next..<next + UInt64(traffic.batch) { TrafficWords.store(index, traffic.request(index), region) }
@@ -56,9 +64,11 @@ final class RingTrafficRun: Sendable {
         words.responseEvent.storeRelaxed(UInt32(truncatingIfNeeded: next + 1))
         pv_full_barrier()
       }
-      elapsed = pv_monotonic_nanoseconds() - start
-    } while elapsed < duration
-    return Double(elapsed) / Double(next)
+      let now = pv_monotonic_nanoseconds()
+      pieces.append(Double(now - last) / Double(8 * traffic.batch))
+      last = now
+    } while last - start < duration && pieces.count < pieces.capacity
+    return pieces
   }
 
   /// Looks again; on a machine with too few CPUs the other thread has to get one.

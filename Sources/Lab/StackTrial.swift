@@ -47,6 +47,7 @@ struct StackTrial: Sendable {
     _ disk: AttachedDisk<Image>, _ effort: LabEffort
   ) throws(MachineError) -> Result {
     var benchmark = benchmark
+    benchmark.armsBetween = benchmark.depth == 1
     let sectors = disk.geometry.sectorCount
     do throws(BlockError) {
       var queue = try disk.makeQueue(0, buffers: benchmark.demand)
@@ -57,9 +58,14 @@ struct StackTrial: Sendable {
       benchmark.duration = effort.duration
       let outcome = benchmark.run(on: &queue, sectorCount: sectors)
       let used = Lab.processorNanoseconds() - processor
+      let totals = disk.totals - before
+      // A figure of requests that failed would be a figure of nothing.
+      if totals.refusals > 0 {
+        throw BlockError.unsupported("the backend refused \(totals.refusals) requests of '\(name)'")
+      }
       return Result(
         nanoseconds: Double(outcome.nanoseconds), processorNanoseconds: Double(used),
-        ios: Double(max(outcome.requests, 1)), totals: disk.totals - before)
+        ios: Double(max(outcome.requests, 1)), totals: totals)
     } catch { throw .disk(error) }
   }
 }

@@ -22,6 +22,11 @@ public struct MountPlan: Sendable {
   public var machine = MachineConfiguration()
   /// Where the machine's store is served for stock clients, if anywhere.
   public var storeSocketPath: String?
+  /// The file with the protection information of the image's sectors; nil keeps none.
+  public var tagPath: String?
+  /// Called with a sentence for each sector of the image that its protection information does not vouch for, on the queue's
+  /// thread.
+  public var onViolation: (@Sendable (String) -> Void)?
   /// Called with the machine's store before the disk is attached: for those who want to watch the handshake.
   public var onStore: (@Sendable (StoreServer) -> Void)?
 
@@ -100,7 +105,7 @@ public final class MountedDisk: Sendable {
       let machine = try boot(plan)
       let socket = try plan.storeSocketPath.map { (path) throws(MountError) in try serve(machine.store, at: path) }
       do throws(MountError) {
-        let export = try plan.disk.export(image, on: machine, plan.fuse)
+        let export = try plan.export(image, on: machine)
         return MountedDisk(plan: plan, machine: machine, image: image, storeSocket: socket, export: export)
       } catch {
         socket?.stop()
@@ -166,9 +171,9 @@ protocol RunningExport: Sendable {
 }
 
 /// A mount of an attached disk.
-private struct StackExport: RunningExport {
-  let disk: AttachedDisk<RawImage>
-  let mount: FuseMount<AttachedDisk<RawImage>>
+private struct StackExport<Image: BlockDevice>: RunningExport {
+  let disk: AttachedDisk<Image>
+  let mount: FuseMount<AttachedDisk<Image>>
 
   var filePath: String { mount.filePath }
   var geometry: BlockGeometry { disk.geometry }
@@ -181,8 +186,10 @@ private struct StackExport: RunningExport {
 
 extension DiskConfiguration {
   /// Attaches and mounts.
-  func export(_ image: RawImage, on machine: Machine, _ fuse: FuseOptions) throws(MountError) -> any RunningExport {
-    let disk: AttachedDisk<RawImage>
+  func export<Image: BlockDevice>(
+    _ image: Image, on machine: Machine, _ fuse: FuseOptions
+  ) throws(MountError) -> any RunningExport {
+    let disk: AttachedDisk<Image>
     do throws(MachineError) { disk = try machine.attach(image, as: self) } catch {
       if case .usage(let sentence) = error { throw .usage(sentence) }
       throw .environment(error.sentence)

@@ -43,6 +43,8 @@ public struct StackBenchmark: Sendable {
   public var depth: Int
   /// How long, in nanoseconds.
   public var duration: UInt64
+  /// Whether both ends are armed before each request, as behind a user who asks for one thing after the other and waits.
+  public var armsBetween = false
 
   /// Plans a measurement.
   public init(access: Access, blockByteCount: Int, depth: Int, duration: UInt64) {
@@ -92,6 +94,7 @@ public struct StackBenchmark: Sendable {
       while taken < depth, let completion = queue.nextCompletion() {
         taken &+= 1
         done &+= 1
+        if armsBetween { _ = queue.prepareToWait() }
         let slot = Int(truncatingIfNeeded: completion.tag)
         let list = unsafe MemoryExtentList(unsafeStart: extents + slot, count: 1)
         if elapsed < duration { _ = queue.submit(plan.next(completion.tag, list)) }

@@ -20,6 +20,8 @@ public struct StackTotals: Equatable, Sendable {
   public var backNotifications: UInt64 = 0
   /// Times that a sleeping virtual CPU had to be woken for an event.
   public var kicksSent: UInt64 = 0
+  /// Requests that the backend answered with anything but "okay".
+  public var refusals: UInt64 = 0
   /// Pages that the backend mapped.
   public var grantsMapped: UInt64 = 0
   /// Segments whose page the backend had mapped already.
@@ -34,6 +36,7 @@ public struct StackTotals: Equatable, Sendable {
     difference.frontNotifications = after.frontNotifications &- before.frontNotifications
     difference.backNotifications = after.backNotifications &- before.backNotifications
     difference.kicksSent = after.kicksSent &- before.kicksSent
+    difference.refusals = after.refusals &- before.refusals
     difference.grantsMapped = after.grantsMapped &- before.grantsMapped
     difference.grantsReused = after.grantsReused &- before.grantsReused
     return difference
@@ -50,6 +53,7 @@ extension AttachedDisk {
       totals.segments += back[QueueCounter.segments.rawValue]
       totals.frontNotifications += front[FrontCounter.notifications.rawValue]
       totals.backNotifications += back[QueueCounter.notifications.rawValue]
+      totals.refusals += back[QueueCounter.err_req.rawValue] + back[QueueCounter.unsupported_req.rawValue]
       totals.grantsMapped += back[QueueCounter.grants_mapped.rawValue]
       totals.grantsReused += back[QueueCounter.grants_reused.rawValue]
     }

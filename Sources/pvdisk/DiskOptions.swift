@@ -60,6 +60,9 @@ struct DiskOptions: ParsableArguments {
       valueName: "how"))
   var guestStore = GuestStoreTransport.direct
 
+  @Flag(help: "Keep protection information of every sector in IMAGE.dif, and check every read against it.")
+  var protectImage = false
+
   @Flag(name: [.short, .long], help: "Show the conversation in the store as it happens.")
   var verbose = false
 
@@ -104,6 +107,8 @@ struct DiskOptions: ParsableArguments {
     plan.fuse.transport = fuseTransport == .auto ? .automatic : fuseTransport == .dev ? .device : .ring
     if let complaint = plan.disk.complaint { throw ValidationError(complaint) }
     plan.storeSocketPath = xenstoreSocket
+    if protectImage { plan.tagPath = plan.tagPathBesideImage }
+    plan.onViolation = { say("pvdisk: \(image): \($0)") }
     if verbose { plan.onStore = { StoreNarrator.start($0) } }
     return plan
   }

@@ -109,7 +109,8 @@ extension LabMachine {
       processor: model.map { $0.drop { $0 == " " } }.map(String.init) ?? "unknown processor",
       cpus: Int(pv_cpu_count()),
       kernel: readText("/proc/sys/kernel/osrelease")?.split(separator: "\n").first.map(String.init) ?? "",
-      date: unsafe "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))", command: command)
+      date: unsafe "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))", command: command,
+      load: readText("/proc/loadavg")?.split(separator: " ").first.map(String.init) ?? "unknown")
   }
 }
 

@@ -9,7 +9,8 @@ import Testing
 @Suite("The laboratory", .serialized)
 struct LabShapeTests {
   static let records = Result { try Experiment.all.map { try $0.run(.quick) } }
-  static let machine = LabMachine(processor: "a test", cpus: 2, kernel: "0", date: "2000-01-01", command: "pvdisk lab")
+  static let machine = LabMachine(
+    processor: "a test", cpus: 2, kernel: "0", date: "2000-01-01", command: "pvdisk lab", load: "0")
 
   @Test("every problem of the thread has an experiment, and what Linux shipped has one")
   func names() {
@@ -74,8 +75,8 @@ struct LabShapeTests {
     #expect(try cells("A", 1, row: "11, direct") == [45_056, 1_441_792, 23_068_672])
     #expect(try cells("D", 0, row: "112 bytes") == [64, 32, 0, 16, 16, 2.5, 16])
     #expect(try cells("D", 0, row: "108 bytes") == [64, 32, 0, 12, 20, 2.625, 20])
-    #expect(try cells("F", 0, row: "11 segments").first == 24)
-    #expect(try cells("F", 0, row: "indirect 256").first == 1)
+    #expect(try cells("F", 0, row: "classic, 11 segments").first == 24)
+    #expect(try cells("F", 0, row: "classic, indirect 256").first == 1)
     #expect(try cells("J", 0, row: "x86_32, depth 1").prefix(2) == [108, 12])
   }
 
