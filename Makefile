@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring bench-store fuzz-store hostile reliability verify-models build release check format install uninstall clean
+.PHONY: run test bench bench-ring bench-store count soak fuzz-store hostile reliability verify-models build release check format install uninstall clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -35,7 +35,9 @@ format: ## puts the sources in order
 bench: ## against a C passthrough, qemu-storage-daemon, nbdfuse and the raw file
 	@.ci/setup bench
 	@$(SWIFT) build -c release --product pvdisk
-	@python3 Tests/Performance/bench.py --pvdisk $(RELEASE) --json bench-results/bench.json $(BENCH)
+	@$(SWIFT) build -c release --product bare-export
+	@python3 Tests/Performance/bench.py --pvdisk $(RELEASE) --bare .build/release/bare-export \
+	  --json bench-results/bench.json $(BENCH)
 
 bench-ring: ## the stack in process, without FUSE
 	@.ci/setup run
@@ -49,6 +51,16 @@ bench-store: ## the XenStore through its socket beside a bare echo, and in proce
 fuzz-store: ## hostile messages against the XenStore, in a release build: FUZZ=100000000 as many as one likes
 	@$(SWIFT) build -c release --product store-fuzz
 	@.build/release/store-fuzz $(or $(FUZZ),100000000)
+
+count: ## instructions of one request, by callgrind, against a ceiling
+	@.ci/setup test
+	@$(SWIFT) build -c release --product pvdisk
+	@python3 Tests/Performance/instructions.py --pvdisk $(RELEASE)
+
+soak: ## fio verification and random operations beside an oracle, on every transport and placement: SOAK="--seconds 600"
+	@.ci/setup test
+	@$(SWIFT) build -c release --product pvdisk
+	@python3 Tests/Performance/soak.py --pvdisk $(RELEASE) $(SOAK)
 
 hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@.ci/setup test

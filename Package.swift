@@ -129,6 +129,9 @@ let package = Package(
       "BlockFrontTests",
       imports: ["PVPeers", "BlockFront", "BlockIO", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory"]),
     .executableTarget(
+      name: "bare-export", dependencies: ["FuseExport", "DiskImages", "BlockIO", "CLinux"],
+      path: "Tests/Performance/BareExport", swiftSettings: checked),
+    .executableTarget(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
     .executableTarget(

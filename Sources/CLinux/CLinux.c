@@ -138,6 +138,17 @@ int pv_pin_thread(int cpu) {
   return sched_setaffinity(0, sizeof(set), &set);
 }
 
+int pv_unpin_thread(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(getpid(), sizeof(set), &set) != 0) return -1;
+  return sched_setaffinity(0, sizeof(set), &set);
+}
+
+int pv_cpu_count_of_process(void) {
+  cpu_set_t set;
+  return sched_getaffinity(getpid(), sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
 int pv_cpu_count(void) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;

@@ -122,6 +122,8 @@ bool pv_fuse_ring_has_task_work(const struct pv_fuse_ring *ring) {
   return (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
+bool pv_fuse_ring_has_completion(const struct pv_fuse_ring *ring) { return io_uring_cq_ready(&ring->uring) > 0; }
+
 bool pv_fuse_ring_take(struct pv_fuse_ring *ring, struct pv_ring_result *result) {
   unsigned head = 0;
   struct io_uring_cqe *entry = NULL;

@@ -56,11 +56,12 @@ struct FuseRing: FuseTransport, ~Copyable {
   private var hasTaken = false
   /// Entries that the kernel has not taken out of service.
   private var liveEntries = 0
+  private var pace: RingPace
 
   /// Takes over a ring, which is the calling thread's from here on.
   init(
     ring: consuming RingConnection, queues: KernelQueues, channel: consuming FuseChannel, takesChannel: Bool,
-    stopDescriptor: CInt, deviceDescriptor: CInt, buffers: [SharedRegion], counters: ReactorCounters
+    stopDescriptor: CInt, deviceDescriptor: CInt, buffers: [SharedRegion], counters: ReactorCounters, homeCPU: Int?
   ) throws(SystemError) {
     let frames = try MappedMemory(anonymousByteCount: (max(buffers.count, 1) * RingFrame.byteCount + 4095) & ~4095)
     try ring.enable()
@@ -72,6 +73,7 @@ struct FuseRing: FuseTransport, ~Copyable {
     self.stopDescriptor = stopDescriptor
     self.deviceDescriptor = deviceDescriptor
     self.counters = counters
+    pace = RingPace(homeCPU: homeCPU)
     entryCount = queues.entryCount
     payloadCapacity = queues.payloadCapacity
     liveEntries = queues.entryCount
@@ -143,7 +145,8 @@ struct FuseRing: FuseTransport, ~Copyable {
     }
   }
 
-  private func accept(_ slot: Int) -> FuseReceipt {
+  private mutating func accept(_ slot: Int) -> FuseReceipt {
+    pace.taken &+= 1
     let frame = frame(slot)
     frame.store(UInt8(1), at: RingFrame.isServing)
     // What the kernel says is trusted; that it fits is checked where it is used.
@@ -261,6 +264,11 @@ struct FuseRing: FuseTransport, ~Copyable {
     if takesChannel && !isChannelWatched && !channelMayHaveRequests {
       isChannelWatched = true
       ring.watch(channel.descriptor.number, as: Self.channelTag)
+    }
+    if pace.shouldLook() {
+      publish()
+      let view = ring.view
+      if pace.look(until: { view.hasNews }) { return [] }
     }
     counters.add(to: .wakeUps)
     enter(waits: true)

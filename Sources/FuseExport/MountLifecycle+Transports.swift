@@ -66,7 +66,7 @@ extension MountLifecycle {
         ring: connection, queues: queues, channel: channel,
         takesChannel: index == 0 || queues.queueCount == 0, stopDescriptor: stopEvent,
         deviceDescriptor: deviceDescriptor, buffers: Array(buffers.prefix(queues.entryCount)),
-        counters: counters(of: index))
+        counters: counters(of: index), homeCPU: options.cpus.isEmpty ? cpu(of: index) : nil)
       let failure = transport.registerEntries()
       // Refused once, the kernel sends everything over /dev/fuse.
       guard failure == 0 || options.transport == .automatic else {

@@ -53,6 +53,15 @@ struct RingConnection: ~Copyable, @unchecked Sendable {
     return result == 0
   }
 
+  /// A look at the ring that owns nothing; for as long as the ring lives.
+  var view: View { unsafe View(ring: ring) }
+
+  @safe struct View {
+    // SAFETY: used within the life of the connection it comes from.
+    let ring: OpaquePointer
+    var hasNews: Bool { unsafe pv_fuse_ring_has_task_work(ring) || pv_fuse_ring_has_completion(ring) }
+  }
+
   var preparedCount: Int { Int(unsafe pv_fuse_ring_prepared(ring)) }
   var hasTaskWork: Bool { unsafe pv_fuse_ring_has_task_work(ring) }
 

@@ -25,6 +25,9 @@ struct BenchCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Milliseconds of each run.", valueName: "N"))
   var milliseconds = 300
 
+  @Option(help: ArgumentHelp("Without an image: only this placement, inline or threads.", valueName: "where"))
+  var placement: Placement?
+
   @OptionGroup var rings: RingArguments
 
   @Option(help: ArgumentHelp("Pages in each ring: 1, 2, 4, 8 or 16.", valueName: "N"))
@@ -53,7 +56,7 @@ struct BenchCommand: ParsableCommand {
     var rows: [BenchRow] = []
     for (name, depth) in [("round trip, queue depth 1", 1), ("batches of 32", 32)] {
       let benchmark = StackBenchmark(access: .randomRead, blockByteCount: 4096, depth: depth, duration: duration)
-      for placement in Placement.allCases {
+      for placement in Placement.allCases where self.placement.map({ $0 == placement }) ?? true {
         rows.append(try measure("null, \(placement), \(name)", null, benchmark, placement))
       }
     }
@@ -126,6 +129,8 @@ struct BenchRow: Codable {
   var least: Double
   var most: Double
   var perSecond: Double
+  /// The requests of all runs.
+  var requests: UInt64
 
   init(_ name: String, _ results: [StackBenchmark.Result]) {
     self.name = name
@@ -134,6 +139,7 @@ struct BenchRow: Codable {
     least = times.first ?? 0
     most = times.last ?? 0
     perSecond = 1e9 / median
+    requests = results.reduce(0) { $0 + $1.requests }
   }
 }
 

@@ -120,3 +120,50 @@ struct RingTests {
     }
   }
 }
+
+@Suite("Where a ring's reactor runs")
+struct RingPaceTests {
+  @Test("requests that come together let it leave its CPU, and looks in vain send it home")
+  func moves() {
+    // On a thread of its own, whose place nobody else minds.
+    let thread = TestThread {
+      var pace = RingPace(homeCPU: 0)
+      guard pace.homeCPU != nil else { return }
+      for _ in 0..<1000 {
+        pace.taken = 1
+        let looks = pace.shouldLook()
+        #expect(!looks && !pace.isAway)
+      }
+      for _ in 0..<RingPace.patience {
+        pace.taken = 3
+        _ = pace.shouldLook()
+      }
+      #expect(pace.isAway)
+      for _ in 0..<100 {
+        let looks = pace.shouldLook()
+        let pays = pace.look { true }
+        #expect(looks && pays)
+      }
+      var looks = 0
+      while pace.shouldLook() {
+        let pays = pace.look { false }
+        #expect(!pays)
+        looks += 1
+      }
+      #expect(!pace.isAway)
+      #expect(looks == RingPace.patience / RingPace.vainWeight)
+    }
+    try? thread.value()
+  }
+
+  @Test("a reactor without a home stays where it is put")
+  func homeless() {
+    var pace = RingPace(homeCPU: nil)
+    for _ in 0..<1000 {
+      pace.taken = 9
+      let looks = pace.shouldLook()
+      #expect(!looks)
+    }
+    #expect(!pace.isAway)
+  }
+}

@@ -15,13 +15,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import cells
 import exporters
+import extras
+import musts
+import plots
 import report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-NAMES = ["pvdisk", "PT", "PT-null", "QSD", "NBD", "RAW"]
+NAMES = ["pvdisk-uring", "pvdisk-dev", "bare-uring", "bare-dev", "PT", "QSD", "NBD", "RAW"]
+EXTRA_NAMES = ["PT-null"]
 
 
 class Placement:
@@ -63,9 +68,13 @@ def parse_arguments():
     parser.add_argument("--pvdisk-option", action="append", default=[], metavar="OPTION",
                         help="an option for `pvdisk mount`; write --pvdisk-option=--queues=2")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="the image's size (1024)")
-    parser.add_argument("--repetitions", type=int, metavar="N", help="runs of each cell (5; 2 with --quick)")
-    parser.add_argument("--runtime", type=float, metavar="S", help="seconds of a run (2; 1 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
+    parser.add_argument("--bare", metavar="PROGRAM", help="the bare-export command: the same FUSE code without the stack")
+    parser.add_argument("--repetitions", type=int, metavar="N", help="runs of each cell (3; 2 with --quick)")
+    parser.add_argument("--runtime", type=float, metavar="S", help="seconds of a run (1.5; 0.7 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="about two minutes: only the cells of the table of musts")
+    parser.add_argument("--scale", metavar="NAME,...", help="curves instead of cells: all, or some of "
+                        + ",".join([curve.name for curve in extras.CURVES] + ["disks"]))
+    parser.add_argument("--docs", metavar="DIR", help="write plots (SVG) and tables there")
     parser.add_argument("--cells", metavar="NAME,...", help="only cells whose names contain one of these words")
     parser.add_argument("--only", metavar="NAME,...", help=f"only these comparators: {','.join(NAMES)}")
     parser.add_argument("--placement", choices=["free", "same", "split"], default="free",
@@ -127,13 +136,17 @@ def settle(image, reread):
 def choose_exporters(arguments, image, scratch, placement):
     """The comparators that are wanted and can run here."""
     wanted = arguments.only.split(",") if arguments.only else NAMES
-    unknown = set(wanted) - set(NAMES)
+    unknown = set(wanted) - set(NAMES + EXTRA_NAMES)
     if unknown:
-        sys.exit(f"bench: no such comparator: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+        known = ", ".join(NAMES + EXTRA_NAMES)
+        sys.exit(f"bench: no such comparator: {', '.join(sorted(unknown))}; there are {known}")
     chosen = []
-    if arguments.pvdisk and "pvdisk" in wanted:
-        options = arguments.pvdisk_option
-        chosen.append(exporters.PVDisk(image, scratch, placement, os.path.abspath(arguments.pvdisk), options))
+    for program, kinds in ((arguments.pvdisk, (exporters.PVDiskRing, exporters.PVDisk)),
+                           (arguments.bare, (exporters.BareExportRing, exporters.BareExport))):
+        for kind in kinds:
+            if program and kind.name in wanted:
+                options = arguments.pvdisk_option
+                chosen.append(kind(image, scratch, placement, os.path.abspath(program), options))
     if "PT" in wanted or "PT-null" in wanted:
         program = build_passthrough(scratch)
         for kind in (exporters.Passthrough, exporters.NullPassthrough):
@@ -146,7 +159,7 @@ def choose_exporters(arguments, image, scratch, placement):
     for exporter in chosen:
         tool = exporter.missing()
         if tool:
-            print(f"bench: {exporter.name} is left out: {tool} is not installed", file=sys.stderr)
+            print(f"bench: {exporter.name} is left out: this machine lacks {tool}", file=sys.stderr)
         else:
             present.append(exporter)
     return present
@@ -154,8 +167,9 @@ def choose_exporters(arguments, image, scratch, placement):
 
 def measure(chosen, selected, arguments, placement, image):
     """All samples: cell name -> exporter name -> list."""
-    repetitions = arguments.repetitions or (2 if arguments.quick else 5)
-    runtime = arguments.runtime or (1 if arguments.quick else 2)
+    repetitions = arguments.repetitions or (2 if arguments.quick else 3)
+    runtime = arguments.runtime or (0.7 if arguments.quick else 1.5)
+    ramp = 0.2 if arguments.quick else 0.4
     samples = {cell.name: {exporter.name: [] for exporter in chosen} for cell in selected}
     total = repetitions * len(selected) * len(chosen)
     done = 0
@@ -167,9 +181,11 @@ def measure(chosen, selected, arguments, placement, image):
                 settle(image, reread=True)
                 exporter.start()
                 try:
-                    samples[cell.name][exporter.name].append(cells.run(cell, exporter, placement, runtime, 0.5))
+                    samples[cell.name][exporter.name].append(cells.run(cell, exporter, placement, runtime, ramp))
                 finally:
                     exporter.stop()
+                if cell.name == "randread-4k-qd32" and getattr(exporter, "statistics", None):
+                    exporter.busy_statistics = exporter.statistics
                 done += 1
                 if sys.stderr.isatty():
                     print(f"\r{done}/{total} {exporter.name} {cell.name}    ", end="", file=sys.stderr, flush=True)
@@ -187,7 +203,7 @@ def describe_machine(arguments, placement, scratch):
                 model = line.split(":", 1)[1].strip()
                 break
     return {
-        "kernel": platform.release(), "cpus": len(os.sched_getaffinity(0)), "cpu_model": model,
+        "date": time.strftime("%Y-%m-%d"), "kernel": platform.release(), "cpus": len(os.sched_getaffinity(0)), "cpu_model": model,
         "placement": placement.describe(), "file_system": file_system(scratch),
         "load_at_start": os.getloadavg()[0], "image_mib": arguments.size,
         "pvdisk_options": arguments.pvdisk_option,
@@ -195,11 +211,70 @@ def describe_machine(arguments, placement, scratch):
     }
 
 
+def measure_beside(arguments, chosen, image, summary):
+    """What the table of musts needs beside the cells; the table's rows and what they came from."""
+    ours = [exporter for exporter in chosen if exporter.name.startswith("pvdisk")]
+    beside = {"stack": [], "notifications": None, "idle": {}}
+    if ours:
+        repeats, milliseconds = (3, 200) if arguments.quick else (5, 400)
+        beside["stack"] = extras.stack_rows(ours[0].program, image, repeats, milliseconds)
+        busy = getattr(ours[0], "busy_statistics", None)
+        beside["notifications"] = extras.notifications_per_request(busy) if busy else None
+        beside["idle"] = extras.idle_disk(ours[0])
+    measured = musts.Measured(summary, beside["stack"], beside["notifications"], beside["idle"])
+    return beside, musts.evaluate(measured)
+
+
+def measure_curves(arguments, chosen, image, scratch, placement):
+    """The curves that were asked for: name -> exporter -> points."""
+    names = arguments.scale.split(",")
+    by_name = {exporter.name: exporter for exporter in chosen if exporter.name in ("pvdisk-uring", "pvdisk-dev", "PT", "QSD")}
+    runtime = arguments.runtime or 1
+    curves, pictures = {}, {}
+    for curve in extras.CURVES:
+        if "all" not in names and curve.name not in names:
+            continue
+        points = extras.curve_points(curve, by_name, placement, runtime)
+        curves[curve.name] = points
+        unit = "MB/s" if curve.name in ("size", "segments") else "thousand reads a second"
+        pictures[f"scale-{curve.name}.svg"] = plots.lines(f"pvdisk by {curve.name}", curve.x_name, unit, points)
+    if "all" in names or "disks" in names:
+        points, shares = extras.disk_points(by_name, image, scratch, placement, runtime)
+        curves["disks"], curves["disks-fairness"] = points, shares
+        pictures["scale-disks.svg"] = plots.lines("Many disks at once", "disks", "thousand reads a second, all", points)
+    return curves, pictures
+
+
+def write_documents(directory, documents):
+    """Text files by name."""
+    os.makedirs(directory, exist_ok=True)
+    for name, words in documents.items():
+        with open(os.path.join(directory, name), "w") as file:
+            file.write(words)
+
+
+def picture(summary, selected):
+    """The cells as bars."""
+    groups = {}
+    for cell in selected:
+        values = []
+        for name, one in summary[cell.name].items():
+            scale = one["bytes_per_second"] / one["requests_per_second"] / 1e6 if cell.is_bulk else 1e-3
+            low, high = one["requests_per_second_range"]
+            # The file itself takes no crossing and would flatten all others.
+            if name != "RAW":
+                values.append((name, one["requests_per_second"] * scale, low * scale, high * scale))
+        groups[f"{cell.name} ({'MB/s' if cell.is_bulk else 'thousand a second'})"] = values
+    return plots.bars("pvdisk and others: medians and ranges", "", groups)
+
+
 def main():
     """Measures and reports; whatever happens, nothing stays mounted or running."""
     arguments = parse_arguments()
     words = arguments.cells.split(",") if arguments.cells else [""]
     selected = [cell for cell in cells.CELLS if any(word in cell.name for word in words)]
+    if arguments.quick and not arguments.cells:
+        selected = [cell for cell in selected if cell.name in cells.MUST_CELLS]
     if arguments.list or not selected:
         print("\n".join(cell.name for cell in cells.CELLS))
         return 0 if arguments.list else 1
@@ -217,12 +292,25 @@ def main():
         if not chosen:
             sys.exit("bench: nothing to measure")
         machine = describe_machine(arguments, placement, scratch)
-        samples = measure(chosen, selected, arguments, placement, image)
-        summary = report.summarise(samples)
-        print(report.table(summary, selected, machine))
+        if arguments.scale:
+            settle(image, reread=True)
+            curves, pictures = measure_curves(arguments, chosen, image, scratch, placement)
+            result, documents = {"machine": machine, "curves": curves}, pictures
+            print(json.dumps(curves, indent=1))
+        else:
+            samples = measure(chosen, selected, arguments, placement, image)
+            summary = report.summarise(samples)
+            beside, rows = measure_beside(arguments, chosen, image, summary)
+            table = report.table(summary, selected, machine)
+            print(f"{table}\n\n{musts.markdown(rows)}")
+            result = report.document(summary, samples, machine) | {"beside": beside, "musts": rows}
+            documents = {
+                "bench.svg": picture(summary, selected), "bench.txt": table + "\n", "musts.md": musts.markdown(rows) + "\n"}
         if arguments.json:
-            with open(arguments.json, "w") as file:
-                json.dump(report.document(summary, samples, machine), file, indent=1)
+            write_documents(os.path.dirname(os.path.abspath(arguments.json)), {
+                os.path.basename(arguments.json): json.dumps(result, indent=1)})
+        if arguments.docs:
+            write_documents(arguments.docs, documents)
         return 0
     except KeyboardInterrupt:
         print("\nbench: interrupted", file=sys.stderr)

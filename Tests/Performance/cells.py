@@ -42,6 +42,11 @@ CELLS = [
     Cell("write-128k-qd1", "write", "128k"),
 ]
 
+#: Those that the table of musts needs.
+MUST_CELLS = {
+    "randread-4k-qd1", "randread-4k-qd32", "randread-4k-4xqd8", "randwrite-4k-qd32", "read-1m-qd4", "write-1m-qd4",
+}
+
 
 @dataclasses.dataclass
 class Sample:
@@ -51,6 +56,7 @@ class Sample:
     bytes_per_second: float
     p50_us: float
     p99_us: float
+    p999_us: float
     server_cpu_us: float | None
     client_cpu_us: float
 
@@ -93,4 +99,5 @@ def run(cell, exporter, placement, runtime, ramp):
     return Sample(
         requests_per_second=side["iops"], bytes_per_second=side["bw_bytes"],
         p50_us=percentiles["50.000000"] / 1000, p99_us=percentiles["99.000000"] / 1000,
+        p999_us=percentiles["99.900000"] / 1000,
         server_cpu_us=(after - before) / requests * 1e6 if server else None, client_cpu_us=client)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The programs that show an image file as a block file, each started, waited for and stopped in its own way."""
 
+import json
 import os
 import shutil
 import signal
@@ -79,7 +80,7 @@ class Exporter:
         """Makes what is mounted over."""
         os.makedirs(self.directory, exist_ok=True)
 
-    def start(self):
+    def start(self, pause=0.01):
         """Starts the server and waits until the file has its size."""
         self.prepare()
         with open(self.log, "w") as log:
@@ -92,7 +93,7 @@ class Exporter:
                 raise ExporterError(f"{self.name} ended with {self.process.returncode}: {self.said()}")
             if is_mounted(self.mount_point()) and self.has_size():
                 return
-            time.sleep(0.01)
+            time.sleep(pause)
         raise ExporterError(f"{self.name} did not show its file within 20 s: {self.said()}")
 
     def has_size(self):
@@ -126,21 +127,50 @@ class Exporter:
         self.process = None
 
 
-class PVDisk(Exporter):
-    """The disk under test."""
+def offers_ring():
+    """Whether the kernel offers fuse-over-io_uring now."""
+    try:
+        with open("/sys/module/fuse/parameters/enable_uring") as switch:
+            return switch.read().startswith(("Y", "1"))
+    except OSError:
+        return False
 
-    name = "pvdisk"
+
+RING_REMEDY = "fuse-over-io_uring (echo Y | sudo tee /sys/module/fuse/parameters/enable_uring)"
+
+
+class PVDisk(Exporter):
+    """The disk under test, over /dev/fuse."""
+
+    name = "pvdisk-dev"
+    transport = "dev"
 
     def __init__(self, image, scratch, placement, program, options):
         super().__init__(image, scratch, placement)
         self.program = program
         self.options = options
+        self.fixed_options = list(options)
+        #: What it counted, as it said at its end.
+        self.statistics = None
 
     def missing(self):
+        if self.transport == "uring" and not offers_ring():
+            return RING_REMEDY
         return None if shutil.which(self.program) else self.program
 
     def command(self):
-        return [self.program, "mount", *self.options, self.image, self.directory]
+        return [
+            self.program, "mount", "--statistics", f"--fuse-transport={self.transport}", *self.options, self.image,
+            self.directory]
+
+    def stop(self):
+        was_running = self.process is not None
+        super().stop()
+        if was_running:
+            with open(self.log) as log:
+                text = log.read()
+            if "{" in text:
+                self.statistics = json.loads(text[text.index("{"):])
 
     def file(self):
         return os.path.join(self.directory, "xvda")
@@ -148,6 +178,35 @@ class PVDisk(Exporter):
     def request_stop(self):
         if subprocess.run([self.program, "umount", self.directory], stderr=subprocess.DEVNULL).returncode != 0:
             super().request_stop()
+
+
+class PVDiskRing(PVDisk):
+    """The disk under test, over io_uring."""
+
+    name = "pvdisk-uring"
+    transport = "uring"
+
+
+class BareExport(PVDisk):
+    """pvdisk's FUSE code on the image itself: what the PV stack costs is the difference."""
+
+    name = "bare-dev"
+
+    def command(self):
+        return [self.program, self.image, self.directory, self.transport]
+
+    def file(self):
+        return os.path.join(self.directory, "disk")
+
+    def request_stop(self):
+        Exporter.request_stop(self)
+
+
+class BareExportRing(BareExport):
+    """The same over io_uring."""
+
+    name = "bare-uring"
+    transport = "uring"
 
 
 class Passthrough(Exporter):
@@ -218,5 +277,5 @@ class Raw(Exporter):
     def file(self):
         return self.image
 
-    def start(self):
+    def start(self, pause=0):
         pass

@@ -27,17 +27,18 @@ def summarise_one(runs):
 
 
 def reference(by_exporter):
-    """The exporter that the others are compared with: pvdisk, or the passthrough where there is no pvdisk."""
-    return next((name for name in ("pvdisk", "PT") if name in by_exporter), None)
+    """The exporter that the others are compared with: pvdisk as it is by default, or the passthrough without pvdisk."""
+    return next((name for name in ("pvdisk-uring", "pvdisk-dev", "PT") if name in by_exporter), None)
 
 
 def table(summary, selected, machine):
     """The report for a reader."""
     lines = [
-        f"{machine['cpus']} CPUs ({machine['cpu_model']}), Linux {machine['kernel']}, {machine['fio']}, image of "
-        f"{machine['image_mib']} MiB on {machine['file_system']}, in the page cache",
+        f"{machine['date']}, {machine['cpus']} CPUs ({machine['cpu_model']}), Linux {machine['kernel']}, "
+        f"{machine['fio']}, image of {machine['image_mib']} MiB on {machine['file_system']}, in the page cache",
         f"placement: {machine['placement']}; load at start {machine['load_at_start']:.2f}",
-        "Medians, and the range of all runs; latency in us; CPU time of the server's processes for one request in us.",
+        "Medians, and the range of all runs; latency in us; CPU time of the server's processes, and of server and fio "
+        "together, for one request in us.",
     ]
     if machine["pvdisk_options"]:
         lines.append(f"pvdisk options: {' '.join(machine['pvdisk_options'])}")
@@ -45,8 +46,8 @@ def table(summary, selected, machine):
         by_exporter = summary[cell.name]
         first = reference(by_exporter)
         unit = "MB/s" if cell.is_bulk else "k IOPS"
-        lines += ["", f"{cell.name}", f"  {'':8} {unit:>9} {'(range)':>19} {'p50':>9} {'p99':>9} {'cpu/req':>8}"
-                  + (f"  {first}/this" if first else "")]
+        lines += ["", f"{cell.name}", f"  {'':12} {unit:>9} {'(range)':>19} {'p50':>9} {'p99':>9} {'p99.9':>9} "
+                  f"{'cpu/req':>8} {'with fio':>8}" + (f"  {first}/this" if first else "")]
         for name, one in by_exporter.items():
             lines.append(row(name, one, cell, by_exporter[first] if first else None))
     return "\n".join(lines)
@@ -56,10 +57,11 @@ def row(name, one, cell, first):
     """One exporter in one cell."""
     scale = one["bytes_per_second"] / one["requests_per_second"] / 1e6 if cell.is_bulk else 1e-3
     low, high = (rate * scale for rate in one["requests_per_second_range"])
-    cpu = f"{one['server_cpu_us']:8.2f}" if one["server_cpu_us"] is not None else f"{'-':>8}"
+    server = one["server_cpu_us"]
     text = (
-        f"  {name:8} {one['requests_per_second'] * scale:9.1f} {f'({low:.1f}-{high:.1f})':>19} {one['p50_us']:9.1f} "
-        f"{one['p99_us']:9.1f} {cpu}")
+        f"  {name:12} {one['requests_per_second'] * scale:9.1f} {f'({low:.1f}-{high:.1f})':>19} {one['p50_us']:9.1f} "
+        f"{one['p99_us']:9.1f} {one['p999_us']:9.1f} {f'{server:8.2f}' if server is not None else '       -'} "
+        f"{(server or 0) + one['client_cpu_us']:8.2f}")
     if first:
         text += f"  {first['requests_per_second'] / one['requests_per_second']:8.2f}"
     return text

@@ -76,6 +76,10 @@ int64_t pv_cached_pages(int fd, uint64_t start, uint64_t count);
 int64_t pv_file_system_type(int fd);
 /// Pins the calling thread to one CPU; 0, or -1 with errno.
 int pv_pin_thread(int cpu);
+/// Lets the calling thread run wherever its process's first thread may; 0, or -1 with errno.
+int pv_unpin_thread(void);
+/// The CPUs that the process's first thread may run on.
+int pv_cpu_count_of_process(void);
 /// The CPUs that this process may run on.
 int pv_cpu_count(void);
 /// prctl(PR_SET_IO_FLUSHER, 1): 0, or -1 with errno.

@@ -36,6 +36,8 @@ int pv_fuse_ring_enter(struct pv_fuse_ring *ring, bool wait);
 unsigned pv_fuse_ring_prepared(const struct pv_fuse_ring *ring);
 /// Whether the kernel wants to be entered to post completions.
 bool pv_fuse_ring_has_task_work(const struct pv_fuse_ring *ring);
+/// Whether a completion can be taken.
+bool pv_fuse_ring_has_completion(const struct pv_fuse_ring *ring);
 /// Takes one completion; false when there is none.
 bool pv_fuse_ring_take(struct pv_fuse_ring *ring, struct pv_ring_result *result);
 
