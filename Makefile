@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: matrix run test bench bench-ring bench-store count soak fuzz-store hostile reliability verify-models build release check format install uninstall clean
+.PHONY: matrix run test bench bench-ring bench-store count soak fuzz-store real-xen compare-xenstored hostile reliability verify-models build release check format install uninstall clean
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -92,6 +92,15 @@ install: release ## the command, and what mount(8) calls for type fuse.pvdisk
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/pvdisk $(DESTDIR)/sbin/mount.fuse.pvdisk
+
+compare-xenstored: ## random requests to Debian's xenstored, run without Xen, and to ours: equal replies and events
+	@$(SWIFT) build -c release --product pvdisk
+	@python3 Tests/RealXenStored/compare.py $(RELEASE) $(or $(STEPS),5000) $(or $(SEED),1)
+
+real-xen: ## Linux's own blkfront, in a guest of a real Xen under QEMU's emulation, on 'pvdisk backend'
+	@.ci/setup real-xen
+	@$(SWIFT) build -c release --product pvdisk
+	@Tests/RealXen/run $(RELEASE) Tests/RealXen/scenarios/backend.sh .build/real-xen
 
 clean:
 	@rm -rf .build .build-* bench-results

@@ -85,17 +85,17 @@ final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
 }
 
 /// A gate that opens once.
-final class DispatchGate: Sendable {
+package final class DispatchGate: Sendable {
   private let word: SharedWordOwner
 
-  init() { word = SharedWordOwner() }
+  package init() { word = SharedWordOwner() }
 
-  func open() {
+  package func open() {
     word.word.storeReleasing(1)
     _ = unsafe pv_futex_wake(UnsafeRawPointer(bitPattern: word.address), .max)
   }
 
-  func wait() {
+  package func wait() {
     while word.word.loadAcquiring() == 0 {
       _ = unsafe pv_futex_wait(UnsafeRawPointer(bitPattern: word.address), 0, nil)
     }

@@ -20,7 +20,7 @@ struct PVDisk: ParsableCommand {
       SuspendCommand.self, ResumeCommand.self, EjectCommand.self, InsertCommand.self, RunCommand.self,
       CreateCommand.self, StatusCommand.self,
       DoctorCommand.self, BenchCommand.self, LayoutCommand.self, LabCommand.self, XenStoredCommand.self,
-      XenStoreCommand.self,
+      XenStoreCommand.self, BackendCommand.self,
     ])
 
   static func main() {
