@@ -152,6 +152,12 @@ struct RingPaceTests {
       }
       #expect(!pace.isAway)
       #expect(looks == RingPace.patience / RingPace.vainWeight)
+      // It was not worth it: the next time it waits four times as long.
+      for round in 1...RingPace.patience * 4 {
+        pace.taken = 3
+        _ = pace.shouldLook()
+        #expect(pace.isAway == (round == RingPace.patience * 4))
+      }
     }
     try? thread.value()
   }
