@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: run test bench bench-ring bench-store fuzz-store hostile fuzz asan tsan reliability verify-models build release check format install uninstall clean count soak
+.PHONY: run test bench bench-ring bench-store fuzz-store hostile fuzz asan tsan reliability verify-models build release check format install uninstall clean count soak matrix real-xen compare-xenstored
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -51,6 +51,10 @@ bench-store: ## the XenStore through its socket beside a bare echo, and in proce
 fuzz-store: ## hostile messages against the XenStore, in a release build: FUZZ=100000000 as many as one likes
 	@$(SWIFT) build -c release --product store-fuzz
 	@.build/release/store-fuzz $(or $(FUZZ),100000000)
+
+matrix: ## every way in which two ends can be connected, and 10 000 connections, in a release build
+	@.ci/setup test
+	@PVDISK_MATRIX=1 $(SWIFT) test -c release --filter 'MatrixTests|CycleTests'
 
 count: ## instructions of one request, by callgrind, against a ceiling
 	@.ci/setup test
@@ -100,6 +104,15 @@ install: release ## the command, and what mount(8) calls for type fuse.pvdisk
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/pvdisk $(DESTDIR)/sbin/mount.fuse.pvdisk
+
+compare-xenstored: ## random requests to Debian's xenstored, run without Xen, and to ours: equal replies and events
+	@$(SWIFT) build -c release --product pvdisk
+	@python3 Tests/RealXenStored/compare.py $(RELEASE) $(or $(STEPS),5000) $(or $(SEED),1)
+
+real-xen: ## Linux's own blkfront, in a guest of a real Xen under QEMU's emulation, on 'pvdisk backend'
+	@.ci/setup real-xen
+	@$(SWIFT) build -c release --product pvdisk
+	@Tests/RealXen/run $(RELEASE) Tests/RealXen/scenarios/backend.sh .build/real-xen
 
 clean:
 	@rm -rf .build .build-* bench-results

@@ -89,9 +89,18 @@ let package = Package(
         "PVMachine", "Figures", "Protection", "DiskImages", "BlockBack", "BlockIO", "SharedRing", "XenHypervisor",
         "XenBus", "XenWire", "GuestMemory", "CLinux",
       ]),
+    .target(name: "CXen", path: "Sources/CXen", linkerSettings: [.linkedLibrary("dl")]),
+    module("XenPlatform", imports: ["CXen", "XenHypervisor", "XenWire", "GuestMemory", "CLinux"]),
+    module(
+      "XenBackend",
+      imports: [
+        "XenPlatform", "PVMachine", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
+        "SharedRing", "XenWire", "GuestMemory", "CLinux",
+      ]),
     .executableTarget(
       name: "pvdisk",
       dependencies: [
+        "XenBackend", "XenPlatform", "BlockBack",
         "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenBus", "SharedRing",
         "XenHypervisor", "XenWire", "CLinux",
         arguments,
@@ -133,7 +142,10 @@ let package = Package(
     tests("FiguresTests", imports: ["Figures", "XenWire", "XenRecords"]),
     tests(
       "XenBusTests",
-      imports: ["XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "DiskImages", "BlockIO", "XenHypervisor"]),
+      imports: [
+        "XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "BlockBack", "DiskImages", "BlockIO",
+        "XenHypervisor",
+      ]),
     tests(
       "BlockBackTests",
       imports: [
@@ -159,6 +171,7 @@ let package = Package(
         "SharedRing", "XenWire",
         "GuestMemory", "CAllocationCounter",
       ]),
+    tests("XenPlatformTests", imports: ["XenPlatform"]),
     tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),
     tests(
       "XenHypervisorTests",

@@ -13,8 +13,9 @@ extension BackQueue where Image: ~Copyable {
     unsafe pending.requests[request] = PendingRequest(
       id: slot.id, sector: slot.sector, operation: operation, stage: .transferring)
     if Format.protectionOffset >= 0, protection == .slot {
-      unsafe pending.requests[request].tuple = slot.protection
+      unsafe pending.extras[request].tuple = slot.protection
     }
+    if Format.descriptorsCarrySectors { unsafe pending.extras[request].range = 0 }
     if operation == .read || operation == .write {
       dispatchDirect(request, operation, slot)
     } else if operation == .indirect, Format.indirectPages > 0 {

@@ -41,20 +41,21 @@ extension BackQueue where Image: ~Copyable {
         scratch.addresses[index], byteCount: PageGeometry.pageSize, to: request, joining: index > first)
     }
     let all = unsafe pending.requests[request].extentCount
-    unsafe pending.requests[request].tupleExtentCount = all - dataExtents
+    unsafe pending.extras[request].tupleExtentCount = all - dataExtents
     unsafe pending.requests[request].extentCount = dataExtents
   }
 
   private func tuples(of request: Int) -> TupleCursor {
     let wire = unsafe pending.requests[request]
     let start = unsafe pending.extents + request * pending.perRequest + Int(wire.extentCount)
-    return unsafe TupleCursor(MemoryExtentList(unsafeStart: start, count: Int(wire.tupleExtentCount)))
+    let count = unsafe Int(pending.extras[request].tupleExtentCount)
+    return unsafe TupleCursor(MemoryExtentList(unsafeStart: start, count: count))
   }
 
   /// Runs `body` for each range of the disk that a request touches, with its memory.
   private func forEachRange(_ request: Int, _ body: (MemoryExtentList, UInt64) -> Void) {
     let wire = unsafe pending.requests[request]
-    let count = Int(wire.range + wire.rangesLeft) + 1
+    let count = unsafe Int(pending.extras[request].range + wire.rangesLeft) + 1
     guard count > 1 else { return body(pending.extentList(request), wire.sector) }
     for index in 0..<count {
       let range = pending[request, range: index]
@@ -70,7 +71,8 @@ extension BackQueue where Image: ~Copyable {
     var isSound = true
     if protection == .slot {
       let wire = unsafe pending.requests[request]
-      isSound = scanner.tuple(over: pending.extentList(request), sector: wire.sector).memory == wire.tuple
+      let told = unsafe pending.extras[request].tuple
+      isSound = scanner.tuple(over: pending.extentList(request), sector: wire.sector).memory == told
     } else {
       var cursor = tuples(of: request)
       forEachRange(request) { data, sector in

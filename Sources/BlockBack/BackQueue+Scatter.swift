@@ -93,8 +93,8 @@ extension BackQueue where Image: ~Copyable {
   @usableFromInline
   mutating func startNextRange(_ request: Int) {
     unsafe pending.requests[request].rangesLeft -= 1
-    unsafe pending.requests[request].range += 1
-    submitRange(request, unsafe Int(pending.requests[request].range))
+    unsafe pending.extras[request].range += 1
+    submitRange(request, unsafe Int(pending.extras[request].range))
   }
 }
 

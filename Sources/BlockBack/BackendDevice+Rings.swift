@@ -46,7 +46,7 @@ extension BackendDevice {
     let isPersistent = frontend.value(FrontendKey.featurePersistent) && knobs.featurePersistent
     let queues = Int(frontend.value(FrontendKey.queueCount))
     guard queues > 0, queues <= knobs.maxQueues else {
-      throw HandshakeFailure("guest requested \(queues) queues, the maximum is \(knobs.maxQueues)", code: 38)
+      throw HandshakeFailure("guest requested \(queues) queues, exceeding the maximum of \(knobs.maxQueues).", code: 38)
     }
     var links: [(ring: ContiguousMapping, port: EventPort)] = []
     do {
@@ -73,24 +73,30 @@ extension BackendDevice {
     let references = try ringReferences(frontend, plan, place)
     let ring: ContiguousMapping
     do { ring = try platform.mapContiguously(references, of: peer) } catch {
-      throw HandshakeFailure("mapping ring-ref of queue \(queue ?? 0): \(error)")
+      throw HandshakeFailure("mapping ring-ref port \(remotePort)")
     }
     do {
       let port = try platform.bindInterdomain(remote: peer, port: EventPort(rawValue: remotePort))
       return (ring, port)
     } catch {
       platform.unmap(ring)
-      throw HandshakeFailure("binding event-channel \(remotePort): \(error)")
+      throw HandshakeFailure("mapping ring-ref port \(remotePort)")
     }
   }
 
   /// log2 of the ring pages that a frontend asks for.
   private func ringPageOrder(of frontend: DeviceFolder) throws(HandshakeFailure) -> UInt32 {
-    let order = frontend.read(FrontendKey.ringPageOrder) ?? 0
+    let order = frontend.read(FrontendKey.ringPageOrder) ?? deprecatedOrder(of: frontend)
     guard order <= UInt32(knobs.maxRingPageOrder) else {
       throw HandshakeFailure("requested ring page order \(order) exceed max:\(knobs.maxRingPageOrder)")
     }
     return order
+  }
+
+  /// log2 of the deprecated `num-ring-pages`, for a frontend that writes nothing else.
+  private func deprecatedOrder(of frontend: DeviceFolder) -> UInt32 {
+    let pages = max(1, frontend.read(FrontendKey.ringPageCount) ?? 1)
+    return UInt32(pages.bitWidth - 1 - pages.leadingZeroBitCount)
   }
 
   /// As blkback reads them: a `ring-page-order`, even 0, means `ring-ref0` and so on; none means `ring-ref`.
@@ -98,7 +104,7 @@ extension BackendDevice {
     _ frontend: DeviceFolder, _ plan: RingPlan, _ place: (NodeKey<UInt32>) -> NodeKey<UInt32>
   ) throws(HandshakeFailure) -> [GrantReference] {
     var references: [GrantReference] = []
-    let isNumbered = frontend.read(FrontendKey.ringPageOrder) != nil
+    let isNumbered = frontend.read(FrontendKey.ringPageOrder) != nil || plan.ringPages > 1
     for key in plan.referenceKeys(isNumbered: isNumbered) {
       guard let reference = frontend.read(place(key)) else {
         throw HandshakeFailure("reading \(frontend.path(of: place(key)))")
@@ -115,10 +121,12 @@ extension BackendDevice {
     return !frontend.value(BackendKey.mode).contains("w")
   }
 
+  private var isDiscardAllowed: Bool { state.withLock { $0.isDiscardEnabled } }
+
   /// What this backend offers for a disk.
   public func abilities(for geometry: BlockGeometry, isPersistent: Bool) -> BackAbilities {
     let isWriteCached = geometry.hasVolatileCache
-    let canDiscard = geometry.discard != nil && state.withLock { $0.isDiscardEnabled }
+    let canDiscard = geometry.discard != nil && isDiscardAllowed
     return BackAbilities(
       isPersistent: isPersistent, maxIndirectSegments: knobs.maxIndirectSegments, canFlush: isWriteCached,
       canBarrier: isWriteCached, canDiscard: canDiscard,
@@ -150,14 +158,14 @@ extension BackendDevice {
       try write(UInt32(discard.alignment), BackendKey.discardAlignment)
       try write(discard.isSecureSupported, BackendKey.discardSecure)
     }
-    try write(abilities.canDiscard, BackendKey.featureDiscard)
+    // A toolstack that forbids discard hears nothing of it.
+    if isDiscardAllowed { try write(abilities.canDiscard, BackendKey.featureDiscard) }
     try write(abilities.canBarrier, BackendKey.featureBarrier)
     try write(abilities.isPersistent, BackendKey.featurePersistent)
     try write(geometry.sectorCount, BackendKey.sectors)
     var flags: DiskInfoFlags = []
     if abilities.isReadOnly { flags.insert(.readOnly) }
     if folder.value(BackendKey.deviceType) == "cdrom" { flags.insert(.cdrom) }
-    if folder.value(BackendKey.removable) { flags.insert(.removable) }
     try write(flags.rawValue, BackendKey.info)
     try write(UInt32(geometry.logicalSectorSize), BackendKey.sectorSize)
     try write(UInt32(geometry.physicalSectorSize), BackendKey.physicalSectorSize)

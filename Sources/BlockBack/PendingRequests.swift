@@ -27,12 +27,6 @@ struct PendingRequest: BitwiseCopyable {
   @usableFromInline var persistentCount: Int32
   /// Ranges of the disk beside the first that have not been started, of a request that scatters.
   @usableFromInline var rangesLeft: Int32
-  /// Extents of tuples, behind those of data.
-  @usableFromInline var tupleExtentCount: Int32
-  /// The tuple that came in the slot.
-  @usableFromInline var tuple: UInt64
-  /// The range that the image has in hand.
-  @usableFromInline var range: Int32
   @usableFromInline var nextFree: Int32
   /// What the response names: for an indirect request the inner operation.
   @usableFromInline var operation: BlockOperation
@@ -47,13 +41,21 @@ struct PendingRequest: BitwiseCopyable {
     mappedCount = 0
     persistentCount = 0
     rangesLeft = 0
-    tupleExtentCount = 0
-    tuple = 0
-    range = 0
     self.nextFree = nextFree
     self.operation = operation
     self.stage = stage
   }
+}
+
+/// What few requests have and no other should pay for.
+@usableFromInline
+struct RequestExtra: BitwiseCopyable {
+  /// The tuple that came in the slot.
+  @usableFromInline var tuple: UInt64 = 0
+  /// Extents of tuples, behind those of data.
+  @usableFromInline var tupleExtentCount: Int32 = 0
+  /// The range that the image has in hand.
+  @usableFromInline var range: Int32 = 0
 }
 
 /// A part of a request that lies elsewhere on the disk than the part before it; only formats whose descriptors carry sector
@@ -80,6 +82,7 @@ struct PendingRequests: ~Copyable {
   @usableFromInline let extents: UnsafeMutablePointer<MemoryExtent>
   @usableFromInline let handles: UnsafeMutablePointer<GrantHandle>
   @usableFromInline let references: UnsafeMutablePointer<GrantReference>
+  @usableFromInline let extras: UnsafeMutablePointer<RequestExtra>
   /// Only where requests can scatter, else nothing.
   let ranges: UnsafeMutablePointer<RequestRange>?
   @usableFromInline let count: Int
@@ -89,6 +92,8 @@ struct PendingRequests: ~Copyable {
 
   init(count: Int, segments: Int, hasRanges: Bool) {
     self.count = count
+    unsafe extras = .allocate(capacity: count)
+    unsafe extras.initialize(repeating: RequestExtra(), count: count)
     unsafe ranges = hasRanges ? .allocate(capacity: count * segments) : nil
     perRequest = segments
     unsafe requests = .allocate(capacity: count)
@@ -110,6 +115,7 @@ struct PendingRequests: ~Copyable {
     unsafe extents.deallocate()
     unsafe handles.deallocate()
     unsafe references.deallocate()
+    unsafe extras.deallocate()
     deallocateRanges()
   }
 

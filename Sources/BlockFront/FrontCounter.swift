@@ -24,6 +24,10 @@ public enum FrontCounter: Int, CaseIterable, Sendable {
   case protection_errors
   /// Pages that the backend still mapped when the queue closed.
   case stuck_pages
+  /// I/Os of queues without a ring that this one carried.
+  case visits
+  /// Connections that were over while the queue lived.
+  case reconnects
 
   /// The name as it is reported.
   public var name: String { "\(self)" }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-import BlockIO
+public import BlockIO
 import GuestMemory
 public import SharedRing
 import XenHypervisor
@@ -24,7 +24,7 @@ extension FrontQueue {
       if isBroken { return }
     }
     if response.status != .okay { fail(io, shadow.operation, response.status) }
-    if shadow.run >= 0 { runs.giveBack(shadow.run) }
+    if shadow.isIndirect, runs.entries > 0 { runs.giveBack(of: id) }
     shadows.giveBack(id)
     unsafe table.ios[io].outstanding &-= 1
     if unsafe table.ios[io].outstanding == 0, unsafe table.ios[io].isIssued { settle(io) }
@@ -35,6 +35,10 @@ extension FrontQueue {
   @inlinable
   mutating func settle(_ io: Int) {
     if unsafe table.ios[io].owesFlush, unsafe table.ios[io].errorCode == 0 { return startOwedFlush(io) }
+    if let latencies {
+      let time = unsafe now &- table.ios[io].startedAt
+      latencies.record(LatencyKind(unsafe table.ios[io].request.operation), nanoseconds: time)
+    }
     table.finish(io)
   }
 
@@ -109,12 +113,6 @@ extension FrontQueue {
     guard !isBroken else { return }
     isBroken = true
     counters.add(1, to: FrontCounter.bad_responses.rawValue)
-    while table.nextToIssue != nil { table.dropFromIssueQueue() }
-    for io in 0..<table.capacity {
-      if unsafe table.ios[io].isActive {
-        unsafe table.ios[io].errorCode = FrontQueueErrno.ioError
-        table.finish(io)
-      }
-    }
+    endAll(with: FrontQueueErrno.ioError)
   }
 }

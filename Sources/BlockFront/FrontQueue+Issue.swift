@@ -138,7 +138,7 @@ extension FrontQueue {
       operation: operation, state: .waiting)
     unsafe shadows.shadows[id].isIndirect = isLong
     unsafe shadows.shadows[id].hasBounced = bounced
-    if protection != .off { unsafe shadows.shadows[id].sector = sector }
+    if protection != .off { guardian.note(sector, of: id) }
     unsafe table.ios[io].outstanding &+= 1
     if !abilities.isPersistent { grantPieces(id, isReadOnly: operation != .read) }
     counters.add(1, to: FrontCounter.requests.rawValue)
@@ -218,8 +218,7 @@ extension FrontQueue {
     _ id: Int, _ operation: BlockOperation, sector: UInt64, segmentCount: Int, _ format: Format.Type
   ) {
     guard let entries = ring.layout.segmentRing else { preconditionFailure("a format with runs has a segment ring") }
-    let (start, run) = runs.take(segmentCount)
-    unsafe shadows.shadows[id].run = run
+    let start = runs.take(segmentCount, for: id)
     var place = start
     for index in 0..<segmentCount {
       entries.store(segment(id, index), at: place)

@@ -9,9 +9,13 @@ public import XenWire
 /// What a frontend needs to vouch for its data: tables, a list of memory, and where its pages of tuples are.
 @safe @usableFromInline
 struct FrontGuardian: ~Copyable {
-  // SAFETY: `extents` addresses `capacity` initialised elements until deinit; a request has no more pieces.
+  // SAFETY: `extents` addresses `capacity` and `sectors` `slots` initialised elements (one of each at least) until deinit; a
+  // request has no more pieces, and slot ids come from the shadow table, which has as many.
   @usableFromInline let extents: UnsafeMutablePointer<MemoryExtent>
+  /// Each slot's first sector.
+  @usableFromInline let sectors: UnsafeMutablePointer<UInt64>
   let capacity: Int
+  let slots: Int
   let scanner: ProtectionScanner?
   /// The first slot's first page of tuples in the arena.
   let firstPage: Int
@@ -19,7 +23,10 @@ struct FrontGuardian: ~Copyable {
   /// The tuple of the response that is being judged.
   @usableFromInline var arrived: UInt64 = 0
 
-  init(segments: Int, firstPage: Int, pagesPerSlot: Int) {
+  init(slots: Int, segments: Int, firstPage: Int, pagesPerSlot: Int) {
+    self.slots = slots
+    unsafe sectors = .allocate(capacity: max(slots, 1))
+    unsafe sectors.initialize(repeating: 0, count: max(slots, 1))
     capacity = max(segments, 1)
     scanner = segments > 0 ? ProtectionScanner(form: ProtectionForm()) : nil
     self.firstPage = firstPage
@@ -29,10 +36,34 @@ struct FrontGuardian: ~Copyable {
   }
 
   @inlinable
-  deinit { unsafe extents.deallocate() }
+  deinit {
+    unsafe extents.deallocate()
+    unsafe sectors.deallocate()
+  }
+
+  @usableFromInline
+  func note(_ sector: UInt64, of slot: Int) {
+    precondition(slot < slots, "no such slot")
+    unsafe sectors[slot] = sector
+  }
+
+  func sector(of slot: Int) -> UInt64 {
+    precondition(slot < slots, "no such slot")
+    return unsafe sectors[slot]
+  }
 }
 
 extension FrontQueue {
+  /// Vouches for data from now on as a connection's ends agreed; to be called for every new connection.
+  mutating func adoptProtection(_ connection: FrontConnection<Platform>) {
+    protection = connection.plan.protection
+    settlesEach = protection != .off || !abilities.isPersistent
+    guardian = FrontGuardian(
+      slots: protection == .off ? 0 : shadows.count, segments: protection == .off ? 0 : abilities.maxSegments,
+      firstPage: arena.descriptorPage + shadows.count * descriptorPagesPerSlot,
+      pagesPerSlot: Self.tuplePages(connection))
+  }
+
   /// The memory of a request's data, as this end sees it.
   private func data(of id: Int, segmentCount: Int) -> MemoryExtentList {
     precondition(segmentCount <= guardian.capacity, "more pieces than a request can have")
@@ -61,7 +92,8 @@ extension FrontQueue {
   func wholeTuple(_ id: Int) -> UInt64 {
     let shadow = unsafe shadows.shadows[id]
     guard shadow.operation == .write, shadow.segmentCount > 0, let scanner = guardian.scanner else { return 0 }
-    return scanner.tuple(over: data(of: id, segmentCount: Int(shadow.segmentCount)), sector: shadow.sector).memory
+    return scanner.tuple(over: data(of: id, segmentCount: Int(shadow.segmentCount)), sector: guardian.sector(of: id))
+      .memory
   }
 
   /// Adds pages of tuples to a request's pieces, filled for a write, and writes it.
@@ -93,9 +125,10 @@ extension FrontQueue {
   func isVouchedFor(_ id: Int, _ shadow: Shadow) -> Bool {
     guard let scanner = guardian.scanner else { return true }
     let list = data(of: id, segmentCount: Int(shadow.segmentCount))
-    if protection == .slot { return scanner.tuple(over: list, sector: shadow.sector).memory == guardian.arrived }
+    let sector = guardian.sector(of: id)
+    if protection == .slot { return scanner.tuple(over: list, sector: sector).memory == guardian.arrived }
     var cursor = TupleCursor(tuples(of: id))
-    return scanner.verify(list, sector: shadow.sector, against: &cursor) == nil
+    return scanner.verify(list, sector: sector, against: &cursor) == nil
   }
 
   /// Notes a read that nobody vouches for: the I/O ends with `EILSEQ`.

@@ -18,31 +18,38 @@ public import XenWire
 /// A backend that breaks the rules disables the queue: every I/O in hand and every later one ends with `EIO`.
 public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @usableFromInline let platform: Platform
-  @usableFromInline let peer: DomainID
+  @usableFromInline var peer: DomainID
   /// The local port; its peer is the backend's.
-  public let port: EventPort
-  @usableFromInline let ringPages: GuestPages
-  @usableFromInline let handle: UInt16
+  public internal(set) var port: EventPort
+  @usableFromInline var ringPages: GuestPages
+  @usableFromInline var handle: UInt16
   @usableFromInline var abilities: FrontAbilities
-  @usableFromInline let format: SlotFormat
+  @usableFromInline var format: SlotFormat
   /// Descriptor pages that belong to each slot.
-  @usableFromInline let descriptorPagesPerSlot: Int
+  @usableFromInline var descriptorPagesPerSlot: Int
   @usableFromInline var ring: FrontRing
   @usableFromInline let slotMemory = SlotMemory()
   @usableFromInline var arena: FrontArena
   @usableFromInline var shadows: ShadowTable
   @usableFromInline var runs: SegmentRuns
-  @usableFromInline let descriptorsPerPage: Int
-  @usableFromInline let protection: RingProtection
+  @usableFromInline var descriptorsPerPage: Int
+  @usableFromInline var protection = RingProtection.off
   /// Whether something must be done for every response, not only where pages were bounced.
-  @usableFromInline let settlesEach: Bool
-  @usableFromInline var guardian: FrontGuardian
+  @usableFromInline var settlesEach = false
+  @usableFromInline var guardian = FrontGuardian(slots: 0, segments: 0, firstPage: 0, pagesPerSlot: 0)
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
+  @usableFromInline let latencies: LatencyRecorder?
+  /// The time of the current pass.
+  @usableFromInline var now: UInt64 = 0
   /// Whether `issue` may get further than it got last time.
   @usableFromInline var canIssueMore = false
   /// Whether the backend broke the rules.
   public internal(set) var isBroken = false
+  /// Whether there is no connection: I/O is accepted and waits.
+  public internal(set) var isSuspended = false
+  /// References of pages that an earlier backend still mapped when its connection ended.
+  var quarantine: [GrantReference] = []
 
   /// Joins the parts of a queue and grants its pages.
   /// - Parameters:
@@ -50,7 +57,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   ///     and descriptor page.
   public init(
     connection: FrontConnection<Platform>, arena: consuming FrontArena, references: [GrantReference],
-    counters: CounterWriter, faults: RingFaults = RingFaults()
+    counters: CounterWriter, latencies: LatencyRecorder? = nil, faults: RingFaults = RingFaults()
   ) {
     platform = connection.platform
     peer = connection.peer
@@ -63,19 +70,14 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     ring = FrontRing(attachingTo: connection.ring.region, RingGeometry(connection.plan))
     ring.faults = faults
     self.counters = counters
+    self.latencies = latencies
     let slots = Int(ring.layout.slotCount)
     shadows = ShadowTable(
       count: slots, segments: connection.abilities.maxSegments,
       slotReferences: connection.abilities.isPersistent ? [] : references)
-    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0)
+    runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0, slots: slots)
     descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
-    protection = connection.plan.protection
-    settlesEach = connection.plan.protection != .off || !connection.abilities.isPersistent
-    let tuplePages = FrontQueue.tuplePages(connection)
-    guardian = FrontGuardian(
-      segments: connection.plan.protection == .off ? 0 : connection.abilities.maxSegments,
-      firstPage: arena.descriptorPage + slots * descriptorPagesPerSlot, pagesPerSlot: tuplePages)
-    table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1))
+    table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1) + Self.visitorRoom)
     if connection.abilities.isPersistent {
       // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
       let isAllGranted = connection.abilities.isBackendTrusted || faults.has(.userPagesGranted)
@@ -88,21 +90,15 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
       }
     }
     self.arena = arena
+    adoptProtection(connection)
   }
 
   /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever (XSA-396).
   deinit {
-    let count = abilities.isPersistent ? arena.pages.count : shadows.count * shadows.referencesPerSlot
-    var ended: [GrantReference] = []
-    ended.reserveCapacity(count)
-    for index in 0..<count {
-      let reference = unsafe abilities.isPersistent ? arena.references[index] : shadows.references[index]
-      if platform.endAccess(reference) { ended.append(reference) }
-    }
-    platform.freeReferences(ended)
-    if ended.count == count { platform.freePages(arena.pages) }
-    counters.add(UInt64(count - ended.count), to: FrontCounter.stuck_pages.rawValue)
-    platform.close(port)
+    let stuck = (isSuspended ? [] : endAllGrants()) + endAgain(quarantine)
+    if stuck.isEmpty { platform.freePages(arena.pages) }
+    counters.set(UInt64(stuck.count), at: FrontCounter.stuck_pages.rawValue)
+    if !isSuspended { platform.close(port) }
   }
 
   /// The references that a queue needs for its data.
@@ -119,7 +115,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   }
 
   /// Pages of tuples that one slot needs.
-  private static func tuplePages(_ connection: FrontConnection<Platform>) -> Int {
+  static func tuplePages(_ connection: FrontConnection<Platform>) -> Int {
     guard connection.plan.protection == .sector else { return 0 }
     let segments = connection.abilities.maxSegments
     return segments - RingProtection.dataSegments(of: segments)
@@ -128,8 +124,8 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// Descriptor pages that a request of `segments` has.
   func descriptorPages(for segments: Int) -> Int { (segments + descriptorsPerPage - 1) / descriptorsPerPage }
 
-  /// The most I/Os in hand at once.
-  @inlinable public var capacity: Int { table.capacity }
+  /// The most I/Os of its user in hand at once.
+  public var capacity: Int { table.capacity - Self.visitorRoom }
   /// I/Os accepted and not handed back.
   @inlinable public var inFlight: Int { table.active &+ table.finishedCount }
   /// The memory of one of the user's buffers.
@@ -137,7 +133,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// Whether `issue` may get further than it got last time.
   @inlinable public var hasMoreToIssue: Bool { canIssueMore }
   /// Whether requests wait for the backend.
-  @inlinable public var awaitsResponses: Bool { ring.hasOutstandingRequests }
+  @inlinable public var awaitsResponses: Bool { !isSuspended && ring.hasOutstandingRequests }
 
   /// Accepts an I/O; it is issued by ``issue()``.
   @inlinable
@@ -172,7 +168,12 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @inlinable
   public mutating func issue() {
     canIssueMore = false
+    guard !isSuspended else {
+      if isBroken { endAll(with: FrontQueueErrno.ioError) }
+      return
+    }
     guard table.issueCount > 0 else { return publish() }
+    now = platform.monotonicNanoseconds
     switch format {
     case .classic64: issueAll(ABI64.self)
     case .classic32: issueAll(ABI32.self)
@@ -190,6 +191,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   @inlinable
   mutating func issueAll<Format: RingFormat>(_ format: Format.Type) {
     while let io = table.nextToIssue {
+      if unsafe table.ios[io].startedAt == 0 { unsafe table.ios[io].startedAt = now }
       if unsafe table.ios[io].errorCode != 0 || table.ios[io].isIssued {
         unsafe table.ios[io].isIssued = true
       } else {
@@ -220,9 +222,10 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// Takes the responses that are there.
   @inlinable
   public mutating func collect() {
-    guard !isBroken else { return }
+    guard !isBroken, !isSuspended else { return }
     do {
       var waiting = try ring.unconsumedResponses()
+      if waiting > 0 { now = platform.monotonicNanoseconds }
       while waiting > 0, !isBroken {
         if protection == .slot { guardian.arrived = ring.nextProtection }
         finish(ring.takeResponse())
@@ -244,13 +247,13 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   }
 
   /// What to look at for the next response; nil while responses are not taken.
-  @inlinable public var pollPoint: PollPoint? { isBroken ? nil : ring.pollPoint }
+  @inlinable public var pollPoint: PollPoint? { isBroken || isSuspended ? nil : ring.pollPoint }
 
   /// Asks for a notification at the next response, then looks again.
   @inlinable
   public mutating func prepareToWait() -> WaitReadiness {
     if table.finishedCount > 0 || canIssueMore { return .workPending }
-    if isBroken { return .maySleep }
+    if isBroken || isSuspended { return .maySleep }
     do {
       return try ring.armAndRecheck() ? .workPending : .maySleep
     } catch {

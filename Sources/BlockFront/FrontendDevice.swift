@@ -75,21 +75,11 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
 
   /// Reads what the toolstack wrote and starts to watch the backend.
   public func probe() throws(FrontendError) {
-    guard let domain = folder.read(FrontendKey.backendID), let path = folder.read(FrontendKey.backend),
-      let backendPath = StorePath(path)
-    else { throw .store("\(folder.path) has no backend") }
     guard
       let number = folder.read(FrontendKey.virtualDevice) ?? folder.read(FrontendKey.virtualDeviceExtended)
     else { throw .store("\(folder.path) has no virtual-device") }
-    let backend = DeviceFolder(store: folder.store, path: backendPath)
-    state.withLock {
-      $0.backend = backend
-      $0.backendDomain = DomainID(rawValue: UInt16(truncatingIfNeeded: domain))
-      $0.device = VirtualDevice("\(number)")
-    }
-    do { try folder.store.watch(backend.path(of: BackendKey.state), token: "backend-state") } catch {
-      throw .store(error.wireName)
-    }
+    state.withLock { $0.device = VirtualDevice("\(number)") }
+    try findBackend()
   }
 
   /// Handles the watch events that wait: looks at the backend's state and does what it calls for.
@@ -117,9 +107,7 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
       case .close: return [.closing]
       }
     } catch {
-      folder.reportError(code: 22, error.sentence)
-      state.withLock { $0.handshake.fail() }
-      try? folder.switchState(to: .closing)
+      giveUp(error)
       return [.failed(error)]
     }
   }
@@ -129,7 +117,7 @@ public final class FrontendDevice<Platform: FrontendPlatform & Sendable>: Sendab
     guard
       let offer = DiskOffer(
         backend: backend, knobs: knobs, plan: plan, isPersistent: isPersistent, isBackendTrusted: isTrusted)
-    else { throw .store("\(backend.path) lacks sectors, sector-size or info") }
+    else { throw .backendFields("\(backend.path)") }
     state.withLock { $0.offer = offer }
     do { try folder.switchState(to: .connected) } catch { throw .store(error.wireName) }
     return [.connected(offer)]

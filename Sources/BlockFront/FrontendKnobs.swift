@@ -33,6 +33,8 @@ public enum FrontendError: Error, Equatable, Sendable {
   case grant(GrantRefusal)
   /// No event channel.
   case event(String)
+  /// A node of the backend that says what the disk is is missing or makes no sense.
+  case backendFields(String)
 
   /// What ran out.
   public enum GrantRefusal: Equatable, Sendable {
@@ -49,6 +51,16 @@ public enum FrontendError: Error, Equatable, Sendable {
     case .grant(.pages): "the frontend's domain has too little memory for that many queues and ring pages"
     case .grant(.references): "the frontend's grant table is full"
     case .event(let text): "no event channel: \(text)"
+    case .backendFields(let path): "reading backend fields at \(path)"
+    }
+  }
+
+  /// The positive `errno` of the error node.
+  var code: Int32 {
+    switch self {
+    case .store, .event: 22
+    case .backendFields: 2
+    case .grant: 12
     }
   }
 }

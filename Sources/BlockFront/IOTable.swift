@@ -21,6 +21,10 @@ struct PendingIO {
   @usableFromInline var isIssued: Bool
   /// Between `accept` and `finish`.
   @usableFromInline var isActive: Bool
+  /// When its first request was issued, in nanoseconds; 0 before.
+  @usableFromInline var startedAt: UInt64
+  /// Whether another queue carries it out.
+  @usableFromInline var isElsewhere: Bool
 
   @inlinable
   init(_ request: IORequest, nextFree: Int32 = -1) {
@@ -34,6 +38,8 @@ struct PendingIO {
     owesFlush = request.operation == .write && request.forceUnitAccess
     isIssued = false
     isActive = true
+    isElsewhere = false
+    startedAt = 0
   }
 }
 

@@ -17,10 +17,6 @@ struct Shadow: BitwiseCopyable {
   @usableFromInline var io: Int32
   @usableFromInline var nextFree: Int32
   @usableFromInline var segmentCount: Int32
-  /// The first sector, where data is vouched for.
-  @usableFromInline var sector: UInt64
-  /// The run of the segment ring, where there is one.
-  @usableFromInline var run: Int32
   /// The opcode that the response must carry: the inner one of an indirect request.
   @usableFromInline var operation: BlockOperation
   @usableFromInline var state: ShadowState
@@ -32,8 +28,6 @@ struct Shadow: BitwiseCopyable {
     self.io = io
     self.nextFree = nextFree
     self.segmentCount = segmentCount
-    run = -1
-    sector = 0
     self.operation = operation
     self.state = state
     isIndirect = false

@@ -16,6 +16,8 @@ struct RingPace {
   static let patience = 32
   /// What a look in vain weighs against one that paid.
   static let vainWeight = 4
+  /// Looks that must have paid for a time away to have been worth it; after one that was not, the next comes later.
+  static let worthwhile = 256
 
   /// The CPU that the kernel's queue belongs to; nil where the thread stays where it is put.
   let homeCPU: Int?
@@ -23,6 +25,8 @@ struct RingPace {
   var taken = 0
   private(set) var isAway = false
   private var evidence = 0
+  private var demand = RingPace.patience
+  private var paid = 0
 
   init(homeCPU: Int?) { self.homeCPU = pv_cpu_count_of_process() > 1 ? homeCPU : nil }
 
@@ -34,13 +38,15 @@ struct RingPace {
     if isAway {
       guard evidence > 0 else {
         isAway = false
+        demand = paid < Self.worthwhile ? min(demand * 4, 1 << 14) : Self.patience
         _ = pv_pin_thread(CInt(homeCPU))
         return false
       }
       return true
     }
     evidence = taken > 1 ? evidence + 1 : max(0, evidence - 1)
-    if evidence >= Self.patience {
+    if evidence >= demand {
+      paid = 0
       isAway = pv_unpin_thread() == 0
       evidence = isAway ? Self.patience : 0
     }
@@ -54,6 +60,7 @@ struct RingPace {
       for _ in 0..<8 {
         if hasNews() {
           evidence = min(Self.patience, evidence + 1)
+          paid &+= 1
           return true
         }
         pv_cpu_relax()

@@ -6,33 +6,52 @@ public import BlockIO
 import GuestMemory
 import SharedRing
 import Synchronization
-import XenBus
 import XenHypervisor
 import XenWire
 
 extension AttachedDisk {
   /// Makes both ends of a queue: the frontend's for the caller, the backend's beside it or on a thread of its own.
   public func makeQueue(_ index: Int, buffers: BufferDemand) throws(BlockError) -> Queue {
-    guard let connection = frontend.connection(ofQueue: index) else {
-      throw .disconnected("there is no queue \(index)")
-    }
-    let frontCPU = machine.guest.virtualCPUs[cpus[index]]
-    let backCPU = machine.control.virtualCPUs[cpus[index]]
-    let back = try makeBack(index)
-    let imageDescriptor = back.waitDescriptor
-    do throws(EventChannelError) {
-      try machine.guest.eventChannels.bind(connection.port, to: frontCPU.index)
-      try machine.control.eventChannels.bind(back.port, to: backCPU.index)
-    } catch { throw .disconnected("its event channel is closed (\(error))") }
-    let front = try makeFront(index, connection, buffers)
     let mailbox = QueueMailbox<Queue>()
     control.withLock { $0.mailboxes[index] = mailbox }
-    let spin = AdaptiveSpin(most: configuration.spinNanoseconds)
+    do throws(BlockError) {
+      let parts = try makeParts(queue: index, link: index)
+      do throws(BlockError) {
+        let front = try makeFront(index, parts.connection, buffers)
+        let isInline = parts.back != nil
+        let second = isInline ? parts.imageDescriptor : machine.guest.virtualCPUs[cpus[index]].wakeDescriptor
+        return StackQueue(
+          front: front, parts: parts, frontCPU: machine.guest.virtualCPUs[cpus[index]],
+          backCPU: machine.control.virtualCPUs[cpus[index]], mailbox: mailbox,
+          wakeSet: try WakeSet([mailbox.descriptor, second]),
+          spin: AdaptiveSpin(most: configuration.spinNanoseconds),
+          notify: (configuration.frontNotify, configuration.backNotify), onEnd: { [self] in queueEnded(index) })
+      } catch {
+        parts.stopBack?()
+        frontend.platform.close(parts.connection.port)
+        throw error
+      }
+    } catch {
+      queueEnded(index)
+      throw error
+    }
+  }
+
+  /// What a queue gets at the beginning of a connection.
+  func makeParts(queue index: Int, link: Int) throws(BlockError) -> QueueParts<Image.Queue> {
+    guard var connection = frontend.connection(ofQueue: link) else {
+      throw .disconnected("there is no queue \(link)")
+    }
+    connection.abilities.discardLeavesZeros = image.geometry.discard?.leavesZeros ?? false
+    let backCPU = machine.control.virtualCPUs[cpus[index]]
+    let back = try makeBack(index, link: link)
+    let imageDescriptor = back.waitDescriptor
+    do throws(EventChannelError) {
+      try machine.guest.eventChannels.bind(connection.port, to: machine.guest.virtualCPUs[cpus[index]].index)
+      try machine.control.eventChannels.bind(back.port, to: backCPU.index)
+    } catch { throw .disconnected("its event channel is closed (\(error))") }
     guard configuration.placement == .threads else {
-      return StackQueue(
-        front: front, back: back, frontCPU: frontCPU, backCPU: backCPU, mailbox: mailbox,
-        wakeSet: try WakeSet([mailbox.descriptor, imageDescriptor]), spin: spin,
-        notify: (configuration.frontNotify, configuration.backNotify), owner: self)
+      return QueueParts(connection: connection, back: back, imageDescriptor: imageDescriptor, stopBack: nil)
     }
     let thread = BackThread(
       queue: back, cpu: backCPU, channels: machine.control.eventChannels,
@@ -40,42 +59,54 @@ extension AttachedDisk {
       isPolling: configuration.backNotify == .poll)
     control.withLock { $0.threads[index] = thread }
     thread.start(name: "pvdisk-back\(index)")
-    return StackQueue(
-      front: front, back: nil, frontCPU: frontCPU, backCPU: backCPU, mailbox: mailbox,
-      wakeSet: try WakeSet([mailbox.descriptor, frontCPU.wakeDescriptor]), spin: spin,
-      notify: (configuration.frontNotify, configuration.backNotify), owner: self, stopBack: { thread.stop() })
+    return QueueParts(connection: connection, back: nil, imageDescriptor: -1, stopBack: { thread.stop() })
   }
 
   private func makeFront(
     _ index: Int, _ connection: FrontConnection<EmulatedPlatform>, _ buffers: BufferDemand
   ) throws(BlockError) -> FrontQueue<EmulatedPlatform> {
-    typealias Front = FrontQueue<EmulatedPlatform>
-    var connection = connection
-    connection.abilities.discardLeavesZeros = image.geometry.discard?.leavesZeros ?? false
-    let descriptors = Front.descriptorPages(connection)
-    let pageCount = FrontArena.pageCount(demand: buffers, descriptorPages: descriptors)
-    let references = Front.referenceCount(connection, arenaPages: pageCount)
+    let pageCount = FrontArena.pageCount(demand: buffers, descriptorPages: mostDescriptorPages(connection))
+    let references = try makeReferences(for: connection, arenaPages: pageCount)
     do throws(GrantStatus) {
       let pages = try connection.platform.allocatePages(pageCount)
-      do throws(GrantStatus) {
-        let granted = try connection.platform.allocateReferences(references)
-        return Front(
-          connection: connection, arena: FrontArena(pages: pages, demand: buffers), references: granted,
-          counters: counters[index].front.writer)
-      } catch {
-        connection.platform.freePages(pages)
-        throw error
-      }
+      return FrontQueue(
+        connection: connection, arena: FrontArena(pages: pages, demand: buffers), references: references,
+        counters: counters[index].front.writer, latencies: latencies[index].recorder)
     } catch {
-      throw .unsupported("the guest has no room for the buffers of another queue (\(error)); use fewer --queues")
+      connection.platform.freeReferences(references)
+      throw noRoom(error)
     }
   }
 
-  private func makeBack(_ index: Int) throws(BlockError) -> BackQueue<EmulatedPlatform, Image.Queue> {
-    guard let negotiation = control.withLock({ $0.negotiation }), negotiation.links.indices.contains(index) else {
-      throw .disconnected("the backend has no queue \(index)")
+  /// The references that a queue of so many pages needs on a connection.
+  func makeReferences(
+    for connection: FrontConnection<EmulatedPlatform>, arenaPages: Int
+  ) throws(BlockError) -> [GrantReference] {
+    let count = FrontQueue<EmulatedPlatform>.referenceCount(connection, arenaPages: arenaPages)
+    do throws(GrantStatus) { return try connection.platform.allocateReferences(count) } catch { throw noRoom(error) }
+  }
+
+  private func noRoom(_ status: GrantStatus) -> BlockError {
+    .unsupported("the guest has no room for the buffers of another queue (\(status)); use fewer --queues")
+  }
+
+  /// Descriptor pages for this connection and for the largest classic one that the frontend would make, so that a later
+  /// backend may offer more than the first.
+  private func mostDescriptorPages(_ connection: FrontConnection<EmulatedPlatform>) -> Int {
+    let knobs = frontend.knobs
+    let plan = RingPlan(configuration.blockProtocol, ringPages: 1 << knobs.maxRingPageOrder)
+    let classic =
+      Int(RingGeometry(plan).depth)
+      * plan.descriptorPages(for: plan.segmentLimit(offered: knobs.maxIndirectSegments))
+    return max(classic, FrontQueue<EmulatedPlatform>.descriptorPages(connection))
+  }
+
+  private func makeBack(_ index: Int, link number: Int) throws(BlockError) -> BackQueue<EmulatedPlatform, Image.Queue> {
+    let backend = backend
+    guard let negotiation = control.withLock({ $0.negotiation }), negotiation.links.indices.contains(number) else {
+      throw .disconnected("the backend has no queue \(number)")
     }
-    let link = negotiation.links[index]
+    let link = negotiation.links[number]
     let ring: BackRing
     do throws(RingViolation) {
       ring = try BackRing(attachingTo: link.ring.region, RingGeometry(negotiation.plan))
@@ -89,6 +120,7 @@ extension AttachedDisk {
     } catch { throw .system(call: "\(error.call)", path: "", code: error.code) }
     let image = try self.image.makeQueue(
       index, buffers: BufferDemand(count: Int(ring.layout.slotCount), byteCount: 0))
+    _ = control.withLock { $0.takenLinks.insert(number) }
     let abilities = backend.abilities(for: self.image.geometry, isPersistent: negotiation.isPersistent)
     let connection = BackConnection(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,

@@ -21,10 +21,31 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
 
   struct Control {
     var geometry: BlockGeometry
+    var backend: BackendDevice<EmulatedPlatform>
     var negotiation: Negotiation<EmulatedPlatform>?
+    /// Rings that a queue has taken over, by number.
+    var takenLinks: Set<Int> = []
+    /// The ways to the living queues.
     var mailboxes: [Int: QueueMailbox<Queue>] = [:]
     var threads: [Int: BackThread<Image.Queue>] = [:]
+    /// The doors of queues that carry others' I/O.
+    var doors: [Int: Detour] = [:]
+    /// What waits for queues to let go.
+    var gatherings: [Gathering] = []
+    var phase = DiskPhase.connecting
+    /// What was asked for during a change, for its end.
+    var deferred: [@Sendable () -> Void] = []
     var failure: MachineError?
+    /// Each queue's responses when it was last looked at, and the seconds since they changed.
+    var idle: [Int: (responses: UInt64, seconds: Int)] = [:]
+    var tick = 0
+    var onResize: (@Sendable () -> Void)?
+  }
+
+  /// Something to do once queues have let go of their connection.
+  struct Gathering {
+    var waiting: Set<Int>
+    let next: @Sendable () -> Void
   }
 
   /// The disk under the backend.
@@ -33,10 +54,12 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
   public let configuration: DiskConfiguration
   /// The frontend's control plane.
   public let frontend: FrontendDevice<EmulatedPlatform>
-  /// The backend's control plane.
-  public let backend: BackendDevice<EmulatedPlatform>
+  /// The backend's control plane; another one after the backend was replaced.
+  public var backend: BackendDevice<EmulatedPlatform> { control.withLock { $0.backend } }
   /// What the toolstack wrote.
   public let definition: DiskDefinition
+  /// Each queue's times from the ring to the answer.
+  public let latencies: [LatencyTable]
   /// Each queue's counters, by ``FrontCounter`` and ``QueueCounter``.
   public let counters: [(front: CounterTable, back: CounterTable)]
   let machine: Machine
@@ -56,19 +79,19 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.guest),
       folder: DeviceFolder(store: guest, path: definition.frontendPath), knobs: configuration.frontendKnobs,
       blockProtocol: configuration.blockProtocol)
-    backend = BackendDevice(
-      platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control),
-      folder: DeviceFolder(store: machine.store.connect(as: .control), path: definition.backendPath),
-      knobs: configuration.backendKnobs)
+    let backend = Self.makeBackend(machine, definition, configuration.backendKnobs)
     var tables: [(front: CounterTable, back: CounterTable)] = []
+    var latencies: [LatencyTable] = []
     do throws(SystemError) {
       for _ in 0..<configuration.queues {
+        latencies.append(try LatencyTable())
         tables.append(
           (try CounterTable(count: FrontCounter.allCases.count), try CounterTable(count: QueueCounter.allCases.count)))
       }
     } catch { throw .disk(.system(call: "\(error.call)", path: "", code: error.code)) }
     counters = tables
-    control = Mutex(Control(geometry: image.geometry))
+    self.latencies = latencies
+    control = Mutex(Control(geometry: image.geometry, backend: backend))
   }
 
   /// Size and abilities as the frontend learnt them.
@@ -80,7 +103,20 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
   /// Where holes are, as the image under the stack tells it.
   public func nextHole(from offset: UInt64) -> UInt64 { image.nextHole(from: offset) }
 
+  /// Where the disk stands.
+  public var phase: DiskPhase { control.withLock { $0.phase } }
+  /// Why the last handshake failed, if it did.
+  public var failure: MachineError? { control.withLock { $0.failure } }
+
   // MARK: Handshake
+
+  static func makeBackend(
+    _ machine: Machine, _ definition: DiskDefinition, _ knobs: BackendKnobs
+  ) -> BackendDevice<EmulatedPlatform> {
+    BackendDevice(
+      platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control),
+      folder: DeviceFolder(store: machine.store.connect(as: .control), path: definition.backendPath), knobs: knobs)
+  }
 
   /// Lets both ends talk until they are connected.
   func connect() throws(MachineError) {
@@ -90,17 +126,20 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
     var rounds = 0
     while frontend.handshakeState != .connected {
       handleEvents()
-      if let failure = control.withLock({ $0.failure }) { throw failure }
+      if let failure { throw failure }
       rounds += 1
       guard rounds < 100 else {
         throw .stalled("frontend \(frontend.handshakeState), backend \(backend.handshakeState)")
       }
     }
-    listen()
+    listen(to: frontend.folder.store)
+    listen(to: backend.folder.store)
+    let tick = machine.loop.addTick { [weak self] in self?.lookForIdleQueues() }
+    control.withLock { $0.tick = tick }
   }
 
   /// What a hotplug script says when it has opened the disk.
-  private func writeHotplug() {
+  func writeHotplug() {
     let folder = backend.folder
     if !configuration.params.isEmpty {
       try? folder.write(configuration.params, to: BackendKey.physicalDevicePath)
@@ -108,48 +147,17 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
     try? folder.write("connected", to: BackendKey.hotplugStatus)
   }
 
-  /// From now on store events are handled on the machine's control thread.
-  private func listen() {
+  /// From now on an end's store events are handled on the machine's control thread.
+  func listen(to store: any StoreHandle) {
     let loop = machine.loop
-    let handle: @Sendable () -> Void = { [weak self] in
-      guard let disk = self else { return }
-      loop.enqueue { disk.handleEvents() }
+    store.onEvents { [weak self] in
+      loop.enqueue { [weak self] in self?.handleEvents() }
     }
-    frontend.folder.store.onEvents(handle)
-    backend.folder.store.onEvents(handle)
   }
 
-  private func handleEvents() {
+  func handleEvents() {
+    guard phase != .detaching else { return }
     for event in backend.handleWatches() { handle(event) }
     for event in frontend.handleWatches() { handle(event) }
-  }
-
-  private func handle(_ event: BackendDevice<EmulatedPlatform>.Event) {
-    switch event {
-    case .frontendReady:
-      do throws(HandshakeFailure) {
-        let negotiation = try backend.connectRings()
-        control.withLock { $0.negotiation = negotiation }
-        try backend.announce(image.geometry)
-      } catch { control.withLock { $0.failure = .backend(error) } }
-    case .frontendClosed: backend.finishClosing()
-    case .failed(let sentence): control.withLock { $0.failure = .backend(HandshakeFailure(sentence)) }
-    case .frontendClosing, .frontendGone: break
-    }
-  }
-
-  private func handle(_ event: FrontendDevice<EmulatedPlatform>.Event) {
-    switch event {
-    case .connected(let offer):
-      // What the protocol has no words for: the image under the backend knows whether discarded sectors read as zeros.
-      let leavesZeros = image.geometry.discard?.leavesZeros ?? false
-      control.withLock {
-        $0.geometry = offer.geometry
-        $0.geometry.discard?.leavesZeros = leavesZeros
-      }
-    case .resized(let sectors): control.withLock { $0.geometry.sectorCount = sectors }
-    case .failed(let error): control.withLock { $0.failure = .frontend(error) }
-    case .closing: break
-    }
   }
 }

@@ -71,6 +71,8 @@ final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
         if spin.wait(until: { point?.hasMoved == true || mailbox.hasWork }) { continue }
       }
       guard queue.prepareToWait() == .maySleep else { continue }
+      // The letter that announced the end may have been read in this very pass.
+      if isStopping.load(ordering: .relaxed), queue.inFlight == 0 { break }
       if !isPolling, spin.wait(until: { cpu.hasPendingUpcall || mailbox.hasWork }) { continue }
       guard cpu.prepareToSleep() else { continue }
       sleep(queue.waitDescriptor, milliseconds: gate.milliseconds)
@@ -89,17 +91,17 @@ final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
 }
 
 /// A gate that opens once.
-final class DispatchGate: Sendable {
+package final class DispatchGate: Sendable {
   private let word: SharedWordOwner
 
-  init() { word = SharedWordOwner() }
+  package init() { word = SharedWordOwner() }
 
-  func open() {
+  package func open() {
     word.word.storeReleasing(1)
     _ = unsafe pv_futex_wake(UnsafeRawPointer(bitPattern: word.address), .max)
   }
 
-  func wait() {
+  package func wait() {
     while word.word.loadAcquiring() == 0 {
       _ = unsafe pv_futex_wait(UnsafeRawPointer(bitPattern: word.address), 0, nil)
     }

@@ -4,7 +4,7 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// The machine's one thread for the control plane: store events, resizes, detaches.
+/// The machine's one thread for the control plane: store events, resizes, detaches, and what is due every second.
 ///
 /// Work runs in order, one at a time.
 final class ControlLoop: Sendable {
@@ -12,11 +12,14 @@ final class ControlLoop: Sendable {
 
   private struct State {
     var work: [Work] = []
+    var ticks: [Int: Work] = [:]
+    var nextTick = 0
     var isStopped = false
   }
 
   private let state = Mutex(State())
-  private let descriptor = eventfd(0, CInt(EFD_CLOEXEC))
+  private let isThread = ThreadMark()
+  private let descriptor = eventfd(0, CInt(EFD_CLOEXEC | EFD_NONBLOCK))
 
   init() {
     precondition(descriptor >= 0, "no descriptor for the control loop")
@@ -32,6 +35,35 @@ final class ControlLoop: Sendable {
     wake()
   }
 
+  /// Does work on the control thread and waits for its answer; at once when that is the calling thread.
+  func perform<R: Sendable>(_ work: @escaping @Sendable () -> R) -> R {
+    if isThread.isHere { return work() }
+    let gate = DispatchGate()
+    let answer = Answer<R>()
+    enqueue {
+      let result = work()
+      answer.value.withLock { $0 = result }
+      gate.open()
+    }
+    gate.wait()
+    guard let result = answer.value.withLock({ $0 }) else { preconditionFailure("work without an answer") }
+    return result
+  }
+
+  /// Calls `work` about once a second until ``endTick(_:)``.
+  /// - Returns: the number to end it by.
+  func addTick(_ work: @escaping Work) -> Int {
+    defer { wake() }
+    return state.withLock { state in
+      state.nextTick += 1
+      state.ticks[state.nextTick] = work
+      return state.nextTick
+    }
+  }
+
+  /// Ends what ``addTick(_:)`` began.
+  func endTick(_ number: Int) { _ = state.withLock { $0.ticks.removeValue(forKey: number) } }
+
   /// Ends the thread once what waits is done.
   func stop() {
     state.withLock { $0.isStopped = true }
@@ -44,15 +76,40 @@ final class ControlLoop: Sendable {
   }
 
   private func run() {
+    isThread.setHere()
     while true {
-      var count: UInt64 = 0
-      _ = unsafe read(descriptor, &count, 8)
-      let (work, isStopped) = state.withLock { state in
+      var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+      let hasTicks = state.withLock { !$0.ticks.isEmpty }
+      // SAFETY: one local entry.
+      let count = unsafe poll(&waiting, 1, hasTicks ? 1000 : -1)
+      var value: UInt64 = 0
+      _ = unsafe read(descriptor, &value, 8)
+      let (work, ticks, isStopped) = state.withLock { state in
         defer { state.work = [] }
-        return (state.work, state.isStopped)
+        return (state.work, count == 0 ? Array(state.ticks.values) : [], state.isStopped)
       }
       for piece in work { piece() }
+      for tick in ticks { tick() }
       if isStopped { return }
     }
+  }
+
+  private final class Answer<R: Sendable>: Sendable {
+    let value = Mutex<R?>(nil)
+  }
+}
+
+/// Knows one thread again.
+private final class ThreadMark: Sendable {
+  private let thread = Mutex<pthread_t?>(nil)
+
+  var isHere: Bool {
+    guard let marked = thread.withLock({ $0 }) else { return false }
+    return pthread_equal(marked, pthread_self()) != 0
+  }
+
+  func setHere() {
+    let here = pthread_self()
+    thread.withLock { $0 = here }
   }
 }

@@ -40,6 +40,12 @@ public struct DiskConfiguration: Equatable, Sendable {
   public var backNotify = NotificationPolicy.holdOff
   /// Whether writing is refused.
   public var isReadOnly = false
+  /// The settings of the backend; nil: those that let it do what the frontend is asked to do.
+  public var backend: BackendKnobs?
+  /// Whether the medium can be changed: a CD-ROM drive, which is read-only.
+  public var isRemovable = false
+  /// Bytes in a physical sector, whatever the image's host has; nil: as there.
+  public var physicalSectorSize: Int?
   /// Which thread runs which end.
   public var placement = Placement.inline
   /// `max_persistent_grants` of each ring; nil lets every request of a full ring keep its pages, which is how Linux
@@ -68,6 +74,9 @@ public struct DiskConfiguration: Equatable, Sendable {
     if !(0...BlockLimits.indirectSegments).contains(indirectSegments) {
       return "--indirect-segments must be between 0 and \(BlockLimits.indirectSegments), not \(indirectSegments)"
     }
+    if let size = physicalSectorSize, size < 512 || size > 1 << 20 || size & (size - 1) != 0 {
+      return "--physical-sector-size must be a power of two from 512 to 1M, not \(size)"
+    }
     return ringComplaint
   }
 
@@ -84,6 +93,7 @@ public struct DiskConfiguration: Equatable, Sendable {
   }
 
   var backendKnobs: BackendKnobs {
+    if let backend { return backend }
     var knobs = BackendKnobs()
     knobs.maxQueues = max(queues, knobs.maxQueues)
     knobs.maxIndirectSegments = indirectSegments <= BlockLimits.directSegments ? 0 : indirectSegments

@@ -22,6 +22,7 @@ extension Machine {
     var definition = DiskDefinition(
       frontend: guest.id, device: device, params: configuration.params, type: configuration.type)
     definition.isReadOnly = configuration.isReadOnly || image.geometry.isReadOnly
+    definition.isRemovable = configuration.isRemovable
     definition.isBackendTrusted = configuration.isBackendTrusted
     definition.blockProtocol = configuration.blockProtocol
     let cpus = try takeCPUs(configuration.queues)
@@ -49,16 +50,23 @@ extension AttachedDisk {
   /// - Returns: ring pages that the backend still mapped; 0 unless something is wrong.
   @discardableResult
   public func detach() -> Int {
-    frontend.folder.store.onEvents(nil)
-    backend.folder.store.onEvents(nil)
-    try? definition.startDetach(in: machine.toolstack)
-    releaseUnusedLinks()
-    let stuck = frontend.finishClosing()
-    _ = backend.handleWatches()
-    backend.finishClosing()
-    try? definition.remove(from: machine.toolstack)
-    machine.giveBackCPUs(cpus)
-    return stuck
+    machine.loop.perform { [self] in
+      let tick = control.withLock { state in
+        state.phase = .detaching
+        return state.tick
+      }
+      machine.loop.endTick(tick)
+      frontend.folder.store.onEvents(nil)
+      backend.folder.store.onEvents(nil)
+      try? definition.startDetach(in: machine.toolstack)
+      releaseUnusedLinks()
+      let stuck = frontend.finishClosing()
+      _ = backend.handleWatches()
+      backend.finishClosing()
+      try? definition.remove(from: machine.toolstack)
+      machine.giveBackCPUs(cpus)
+      return stuck
+    }
   }
 
   /// Lets go of what a handshake had come to that led nowhere.
@@ -66,18 +74,5 @@ extension AttachedDisk {
     releaseUnusedLinks()
     frontend.finishClosing()
     backend.finishClosing()
-  }
-
-  /// Rings that no queue was made for are still the control plane's to unmap.
-  private func releaseUnusedLinks() {
-    let (links, used) = control.withLock { state in
-      defer { state.negotiation = nil }
-      return (state.negotiation?.links ?? [], Set(state.mailboxes.keys))
-    }
-    for (index, link) in links.enumerated() where !used.contains(index) {
-      backend.platform.close(link.port)
-      backend.platform.unmap(link.ring)
-      if let connection = frontend.connection(ofQueue: index) { frontend.platform.close(connection.port) }
-    }
   }
 }

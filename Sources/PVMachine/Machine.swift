@@ -23,6 +23,11 @@ public struct MachineConfiguration: Equatable, Sendable {
   /// How the guest's drivers reach the store.
   public var guestStore = GuestStoreTransport.direct
 
+  /// The layout of the guest's grant entries: 1 or 2.
+  public var grantVersion = 1
+  /// Whether events travel by FIFO queues instead of two levels of bits.
+  public var usesFIFOEvents = false
+
   /// The defaults: a guest with room for many queues of large buffers.
   public init() {
     var limits = DomainLimits.xenDefaults
@@ -76,8 +81,9 @@ public final class Machine: Sendable {
         .control, memoryByteCount: 1 << 20, virtualCPUCount: Self.virtualCPUs, onlineCount: 1, limits: controlLimits)
       guest = try hypervisor.createDomain(
         configuration.guestDomain, memoryByteCount: configuration.guestMemoryByteCount,
-        virtualCPUCount: Self.virtualCPUs, onlineCount: 1, limits: configuration.guestLimits)
+        virtualCPUCount: Self.virtualCPUs, onlineCount: 1, limits: Self.limits(configuration))
     } catch { throw .hypervisor(error) }
+    try Self.choose(configuration, guest: guest, control: control)
     store = StoreServer(quotas: Self.storeQuotas)
     toolstack = store.connect(as: .control)
     loop = ControlLoop()
@@ -103,9 +109,43 @@ public final class Machine: Sendable {
     } catch { preconditionFailure("an error of no known kind: \(error)") }
   }
 
+  private static func limits(_ configuration: MachineConfiguration) -> DomainLimits {
+    var limits = configuration.guestLimits
+    limits.grantTableVersion = max(limits.grantTableVersion, configuration.grantVersion)
+    return limits
+  }
+
+  /// What a kernel does early: the layout of its grants, and the interface of its events.
+  private static func choose(
+    _ configuration: MachineConfiguration, guest: Domain, control: Domain
+  ) throws(MachineError) {
+    do {
+      if configuration.grantVersion != 1 { try guest.grantTable.setVersion(configuration.grantVersion) }
+      guard configuration.usesFIFOEvents else { return }
+      for domain in [guest, control] { try domain.eventChannels.useFIFO() }
+    } catch { throw .stalled("the machine refuses its grants' or events' layout: \(error)") }
+  }
+
   deinit {
+    stopServingStore()
     guestRing?.close()
     loop.stop()
+  }
+
+  private let storeSocket = Mutex<StoreSocketServer?>(nil)
+
+  /// Serves the store on a Unix socket, for stock clients, until ``stopServingStore()``.
+  func serveStore(at path: String) throws(StoreSocketError) {
+    let server = try StoreSocketServer(server: store, path: path)
+    storeSocket.withLock { $0 = server }
+  }
+
+  /// Ends what ``serveStore(at:)`` began.
+  public func stopServingStore() {
+    storeSocket.withLock { socket in
+      socket?.stop()
+      socket = nil
+    }
   }
 
   /// A handle of the guest's on the store, for one of its drivers.

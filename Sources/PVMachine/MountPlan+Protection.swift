@@ -10,7 +10,7 @@ extension MountPlan {
 
   /// Attaches and mounts an image, behind its protection information if there is to be one.
   func export(_ image: RawImage, on machine: Machine) throws(MountError) -> any RunningExport {
-    guard let tagPath else { return try disk.export(image, on: machine, fuse) }
+    guard let tagPath else { return try StackExport.make(image, self, on: machine) }
     let tags: TagFile
     do throws(BlockError) {
       let geometry = image.geometry
@@ -20,6 +20,6 @@ extension MountPlan {
     } catch { throw .image(error.sentence) }
     let protected = ProtectedDisk(image, tags: tags)
     if let onViolation { protected.findings.onViolation { onViolation($0.sentence) } }
-    return try disk.export(protected, on: machine, fuse)
+    return try StackExport.make(protected, self, on: machine)
   }
 }

@@ -4,9 +4,7 @@ public import BlockIO
 public import DiskImages
 public import FuseExport
 import Synchronization
-import XenHypervisor
 public import XenStore
-import XenWire
 
 /// Everything that a mounted disk is made of.
 public struct MountPlan: Sendable {
@@ -74,26 +72,58 @@ public final class MountedDisk: Sendable {
   public let filePath: String
   /// Bytes behind the image's last whole sector, which are not part of the disk.
   public let ignoredTailByteCount: Int
-  private let image: RawImage
-  private let storeSocket: StoreSocketServer?
-  private let export: any RunningExport
+  let medium: Medium
+  let export: any RunningExport
+  private let ownsMachine: Bool
+  private let tick: Int
 
-  private init(
-    plan: MountPlan, machine: Machine, image: RawImage, storeSocket: StoreSocketServer?, export: any RunningExport
-  ) {
+  private init(plan: MountPlan, machine: Machine, medium: Medium, export: any RunningExport, ownsMachine: Bool) {
     self.plan = plan
-    self.storeSocket = storeSocket
     self.machine = machine
-    self.image = image
+    self.medium = medium
     self.export = export
+    self.ownsMachine = ownsMachine
     filePath = export.filePath
-    ignoredTailByteCount = image.ignoredTailByteCount
+    ignoredTailByteCount = medium.image?.ignoredTailByteCount ?? 0
+    let isFixed = plan.tagPath != nil
+    tick = machine.loop.addTick { if !isFixed { _ = try? Self.followImage(medium, export) } }
   }
 
-  /// Opens the image, boots a machine, attaches the disk and shows it; returns when the file can be used.
+  /// Opens the image, boots a machine for it, attaches the disk and shows it; returns when the file can be used.
   public static func mount(_ plan: MountPlan) throws(MountError) -> MountedDisk {
+    let machine = try boot(plan)
+    do throws(MountError) { return try mount(plan, on: machine, ownsMachine: true) } catch {
+      machine.stopServingStore()
+      throw error
+    }
+  }
+
+  /// Opens an image, attaches it to a machine that may have other disks, and shows it.
+  public static func mount(_ plan: MountPlan, on machine: Machine) throws(MountError) -> MountedDisk {
+    try mount(plan, on: machine, ownsMachine: false)
+  }
+
+  /// Boots the machine that a plan asks for, and serves its store if that is asked for too.
+  public static func boot(_ plan: MountPlan) throws(MountError) -> Machine {
+    if let complaint = plan.disk.complaint { throw .usage(complaint) }
+    let machine: Machine
+    do throws(MachineError) { machine = try Machine(plan.machine) } catch { throw .environment(error.sentence) }
+    plan.onStore?(machine.store)
+    if let path = plan.storeSocketPath {
+      do throws(StoreSocketError) { try machine.serveStore(at: path) } catch { throw .environment("\(error)") }
+    }
+    return machine
+  }
+
+  private static func mount(
+    _ plan: MountPlan, on machine: Machine, ownsMachine: Bool
+  ) throws(MountError) -> MountedDisk {
     var plan = plan
     if let complaint = plan.disk.complaint { throw .usage(complaint) }
+    if plan.disk.isRemovable {
+      plan.disk.isReadOnly = true
+      plan.fuse.isReadOnly = true
+    }
     plan.image.queueCount = plan.disk.queues
     if plan.disk.isReadOnly { plan.image.access = .readOnly }
     if plan.disk.params.isEmpty { plan.disk.params = plan.imagePath }
@@ -102,32 +132,18 @@ public final class MountedDisk: Sendable {
       throw .image(error.sentence)
     }
     do throws(MountError) {
-      let machine = try boot(plan)
-      let socket = try plan.storeSocketPath.map { (path) throws(MountError) in try serve(machine.store, at: path) }
-      do throws(MountError) {
+      guard plan.disk.isRemovable else {
         let export = try plan.export(image, on: machine)
-        return MountedDisk(plan: plan, machine: machine, image: image, storeSocket: socket, export: export)
-      } catch {
-        socket?.stop()
-        throw error
+        return MountedDisk(
+          plan: plan, machine: machine, medium: .fixed(image), export: export, ownsMachine: ownsMachine)
       }
+      let drive = RemovableDrive(image)
+      let export = try StackExport.make(drive, plan, on: machine)
+      return MountedDisk(
+        plan: plan, machine: machine, medium: .removable(drive), export: export, ownsMachine: ownsMachine)
     } catch {
-      try? image.close()
+      if !plan.disk.isRemovable { try? image.close() }
       throw error
-    }
-  }
-
-  private static func boot(_ plan: MountPlan) throws(MountError) -> Machine {
-    do throws(MachineError) {
-      let machine = try Machine(plan.machine)
-      plan.onStore?(machine.store)
-      return machine
-    } catch { throw .environment(error.sentence) }
-  }
-
-  private static func serve(_ store: StoreServer, at path: String) throws(MountError) -> StoreSocketServer {
-    do throws(StoreSocketError) { return try StoreSocketServer(server: store, path: path) } catch {
-      throw .environment("\(error)")
     }
   }
 
@@ -137,13 +153,14 @@ public final class MountedDisk: Sendable {
   /// Waits for the end, takes the disk off the machine, and closes the image.
   public func waitUntilUnmounted() -> MountOutcome {
     let fuse = export.waitUntilUnmounted()
+    machine.loop.endTick(tick)
     export.detach()
-    storeSocket?.stop()
+    if ownsMachine { machine.stopServingStore() }
     var outcome = MountOutcome(wasBusy: fuse.wasBusy)
     if let code = fuse.flushError {
       outcome.flushFailure = BlockError.system(call: "flush", path: plan.imagePath, code: code).sentence
     }
-    do throws(BlockError) { try image.close() } catch {
+    do throws(BlockError) { try medium.close() } catch {
       outcome.flushFailure = outcome.flushFailure ?? error.sentence
     }
     return outcome
@@ -157,53 +174,4 @@ public final class MountedDisk: Sendable {
 
   /// What both ends and the file have done so far.
   public var statistics: DiskStatistics { export.statistics }
-}
-
-/// A mount without the types of what it is made of.
-protocol RunningExport: Sendable {
-  var filePath: String { get }
-  var geometry: BlockGeometry { get }
-  var agreement: RingAgreement { get }
-  var statistics: DiskStatistics { get }
-  func requestStop(_ urgency: StopUrgency)
-  func waitUntilUnmounted() -> FuseOutcome
-  func detach()
-}
-
-/// A mount of an attached disk.
-private struct StackExport<Image: BlockDevice>: RunningExport {
-  let disk: AttachedDisk<Image>
-  let mount: FuseMount<AttachedDisk<Image>>
-
-  var filePath: String { mount.filePath }
-  var geometry: BlockGeometry { disk.geometry }
-  var agreement: RingAgreement { disk.agreement }
-  var statistics: DiskStatistics { DiskStatistics(disk: disk, fuse: mount.statistics) }
-  func requestStop(_ urgency: StopUrgency) { mount.requestStop(urgency) }
-  func waitUntilUnmounted() -> FuseOutcome { mount.waitUntilUnmounted() }
-  func detach() { disk.detach() }
-}
-
-extension DiskConfiguration {
-  /// Attaches and mounts.
-  func export<Image: BlockDevice>(
-    _ image: Image, on machine: Machine, _ fuse: FuseOptions
-  ) throws(MountError) -> any RunningExport {
-    let disk: AttachedDisk<Image>
-    do throws(MachineError) { disk = try machine.attach(image, as: self) } catch {
-      if case .usage(let sentence) = error { throw .usage(sentence) }
-      throw .environment(error.sentence)
-    }
-    do throws(FuseError) {
-      let mount = try FuseMount.mount(device: disk, options: fuse)
-      try mount.start()
-      return StackExport(disk: disk, mount: mount)
-    } catch {
-      disk.detach()
-      switch error {
-      case .unknownOption, .invalidFileName: throw .usage(error.description)
-      default: throw .environment(error.description)
-      }
-    }
-  }
 }

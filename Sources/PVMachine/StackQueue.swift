@@ -25,22 +25,26 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
   @usableFromInline var hasArmedSleep = false
   @usableFromInline var passes: UInt32 = 0
   @usableFromInline var spin: AdaptiveSpin
+  /// Whose I/O travels through this queue's ring, if anybody's.
+  @usableFromInline var visitors: Visitors?
+  /// Through whose ring this queue's I/O travels, when it has none of its own.
+  @usableFromInline var detour: Detour?
   @usableFromInline let pollsFront: Bool
   @usableFromInline let pollsBack: Bool
   let wakeSet: WakeSet
   /// Readable when the queue has something to do.
   public let waitDescriptor: CInt
-  private let owner: any AnyObject & Sendable
-  private let stopBack: (@Sendable () -> Void)?
+  private let onEnd: @Sendable () -> Void
+  var stopBack: (@Sendable () -> Void)?
 
   init(
-    front: consuming FrontQueue<EmulatedPlatform>, back: consuming BackQueue<EmulatedPlatform, Image>?,
-    frontCPU: VirtualCPU, backCPU: VirtualCPU, mailbox: QueueMailbox<StackQueue>, wakeSet: consuming WakeSet,
-    spin: AdaptiveSpin, notify: (front: NotificationPolicy, back: NotificationPolicy), owner: any AnyObject & Sendable,
-    stopBack: (@Sendable () -> Void)? = nil
+    front: consuming FrontQueue<EmulatedPlatform>, parts: QueueParts<Image>, frontCPU: VirtualCPU,
+    backCPU: VirtualCPU, mailbox: QueueMailbox<StackQueue>, wakeSet: consuming WakeSet, spin: AdaptiveSpin,
+    notify: (front: NotificationPolicy, back: NotificationPolicy), onEnd: @escaping @Sendable () -> Void
   ) {
     self.front = front
-    self.back = back
+    back = parts.back.take()
+    stopBack = parts.stopBack
     self.frontCPU = frontCPU
     self.backCPU = backCPU
     self.mailbox = mailbox
@@ -49,15 +53,17 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
     pollsBack = notify.back == .poll
     waitDescriptor = wakeSet.descriptor
     self.wakeSet = wakeSet
-    self.owner = owner
-    self.stopBack = stopBack
+    self.onEnd = onEnd
   }
 
-  /// The backend lets go of the pages before the frontend takes them back.
+  /// The backend lets go of the pages before the frontend takes them back; what it carried for others goes back to them.
   deinit {
     stopBack?()
     _ = consume back
     _ = consume front
+    detour?.leave()
+    visitors?.returnAll()
+    onEnd()
   }
 
   /// The most requests in flight.
@@ -69,7 +75,11 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
   /// Accepts a request.
   @inlinable public mutating func submit(_ request: IORequest) -> SubmitOutcome { front.submit(request) }
   /// Takes one finished request.
-  @inlinable public mutating func nextCompletion() -> IOCompletion? { front.nextCompletion() }
+  @inlinable
+  public mutating func nextCompletion() -> IOCompletion? {
+    if visitors != nil { return nextOwnCompletion() }
+    return front.nextCompletion()
+  }
 
   /// Publishes what was submitted, lets the backend work if it is here, and takes the responses.
   @inlinable
@@ -79,6 +89,7 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
       hasArmedSleep = false
       frontCPU.didWake()
     }
+    if visitors != nil || detour != nil { exchangeVisits() }
     repeat {
       front.issue()
       runBack()

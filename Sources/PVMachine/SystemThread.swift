@@ -3,7 +3,7 @@
 import Glibc
 
 /// A thread of the operating system with a name.
-enum SystemThread {
+package enum SystemThread {
   private final class Start {
     let name: String
     let body: @Sendable () -> Void
@@ -14,7 +14,7 @@ enum SystemThread {
   }
 
   /// Starts a detached thread.
-  static func start(name: String, _ body: @escaping @Sendable () -> Void) {
+  package static func start(name: String, _ body: @escaping @Sendable () -> Void) {
     let start = unsafe Unmanaged.passRetained(Start(name: name, body: body))
     var thread = pthread_t()
     // SAFETY: the thread takes over the one reference that `passRetained` made.

@@ -22,8 +22,8 @@ public struct DiskDefinition: Equatable, Sendable {
   public var isRemovable = false
   /// Whether the frontend may trust the backend with its pages.
   public var isBackendTrusted = true
-  /// Whether discard may be offered.
-  public var isDiscardEnabled = true
+  /// Whether discard may be offered; by default on writable disks alone, as libxl has it.
+  public var isDiscardEnabled: Bool?
   /// The ABI that the toolstack expects of the frontend.
   public var blockProtocol = BlockProtocol.x86_64
   /// The backend's kind: the folder below `backend/`.
@@ -61,7 +61,7 @@ public struct DiskDefinition: Equatable, Sendable {
       ("frontend", frontendPath.string), ("params", params), ("frontend-id", "\(frontend)"), ("online", "1"),
       ("removable", isRemovable ? "1" : "0"), ("bootable", "1"), ("state", "1"), ("dev", device.name),
       ("type", type), ("mode", isReadOnly ? "r" : "w"), ("device-type", isRemovable ? "cdrom" : "disk"),
-      ("discard-enable", isDiscardEnabled ? "1" : "0"), ("specification", "xen"),
+      ("discard-enable", isDiscardEnabled ?? !isReadOnly ? "1" : "0"), ("specification", "xen"),
     ]
   }
 

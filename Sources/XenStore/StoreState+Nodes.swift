@@ -36,7 +36,8 @@ extension StoreState {
     let old = node
     node.permissions = permissions
     try replace(node, at: path, caller)
-    try fire(path, .subtree, old: old, caller)
+    // Who may hear of domains is no event of a domain's life.
+    if !path.isSpecial { try fire(path, .subtree, old: old, caller) }
   }
 
   mutating func remove(_ path: StorePath, _ caller: StoreCaller) throws(StoreError) {

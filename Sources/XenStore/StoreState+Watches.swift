@@ -107,7 +107,8 @@ extension StoreState {
   }
 
   mutating func unwatch(_ name: some StorePathName, token: String, _ caller: StoreCaller) throws(StoreError) {
-    let path = try resolve(name, caller, allowsSpecial: true)
+    // xenstored does not ask whether the path is well-formed: it has no such watch.
+    guard let path = try? resolve(name, caller, allowsSpecial: true) else { throw .noSuchEntry }
     let key = WatchKey(path: path, token: token)
     guard let number = connections[caller.connection]?.watches.removeValue(forKey: key) else { throw .noSuchEntry }
     watches.remove(number, at: path)

@@ -94,7 +94,7 @@ final class ControlServer: Sendable {
   private let path: String
 
   /// Listens.
-  init(_ answer: @escaping @Sendable (String) -> String) throws {
+  init(_ answer: @escaping @Sendable (String) -> ControlReply) throws {
     let folder = ControlSocket.folder
     _ = unsafe mkdir(folder, 0o700)
     path = "\(folder)/\(getpid()).sock"
@@ -108,7 +108,7 @@ final class ControlServer: Sendable {
     Background.start { Self.serve(listener, answer) }
   }
 
-  private static func serve(_ listener: CInt, _ answer: @escaping @Sendable (String) -> String) {
+  private static func serve(_ listener: CInt, _ answer: @escaping @Sendable (String) -> ControlReply) {
     while true {
       let client = accept(listener, nil, nil)
       guard client >= 0 else {
@@ -118,9 +118,10 @@ final class ControlServer: Sendable {
       _ = pv_fcntl_int(client, F_SETFD, FD_CLOEXEC)
       Background.start {
         guard let request = ControlSocket.readLine(client) else { return _ = close(client) }
-        ControlSocket.writeLine(answer(request), to: client)
+        let reply = answer(request)
+        ControlSocket.writeLine(json(reply.answer, pretty: false), to: client)
         // Who asked for the end is told of it by the hang-up that the end of this process brings.
-        if !request.hasPrefix("stop") { close(client) }
+        if reply.hangsUp { close(client) }
       }
     }
   }

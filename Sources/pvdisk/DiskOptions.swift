@@ -34,8 +34,16 @@ struct DiskOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Bytes in a logical sector: 512 or 4096.", valueName: "bytes"))
   var sectorSize: Int?
 
-  @Option(help: ArgumentHelp("The disk's name or number in the guest.", valueName: "name"))
-  var vdev = "xvda"
+  @Option(
+    help: ArgumentHelp("Bytes in a physical sector that the disk tells of, whatever it lies on.", valueName: "bytes"))
+  var physicalSectorSize: Int?
+
+  @Option(
+    help: ArgumentHelp("The disk's name or number in the guest (xvda, or the next that is free).", valueName: "name"))
+  var vdev: String?
+
+  @Flag(help: "A CD-ROM drive: read-only, and 'pvdisk eject' and 'pvdisk insert' change its medium.")
+  var cdrom = false
 
   @Option(
     help: ArgumentHelp("writeback: the page cache; none: O_DIRECT; unsafe: flushes do nothing.", valueName: "mode"))
@@ -80,6 +88,11 @@ struct DiskOptions: ParsableArguments {
 
   /// What the options ask for.
   func plan(image: String, mountPoint: String) throws -> MountPlan {
+    try plan(image: image, mountPoint: mountPoint, vdev: vdev ?? "xvda")
+  }
+
+  /// What the options ask for, under a name.
+  func plan(image: String, mountPoint: String, vdev: String) throws -> MountPlan {
     var plan = MountPlan(image: image, at: mountPoint)
     plan.image.access = isReadOnly ? .readOnly : .readWrite
     plan.image.cache = cache == .writeback ? .writeback : cache == .none ? .none : .unsafe
@@ -97,6 +110,8 @@ struct DiskOptions: ParsableArguments {
     plan.disk.backPersistent = persistent
     try rings.apply(to: &plan.disk)
     plan.disk.isReadOnly = isReadOnly
+    plan.disk.isRemovable = cdrom
+    plan.disk.physicalSectorSize = physicalSectorSize
     plan.disk.placement = placement
     plan.machine.mapping = mapping == .remap ? .remap : .alias
     plan.machine.guestStore = guestStore

@@ -6,7 +6,6 @@ import CLinux
 import FuseExport
 import Glibc
 import PVMachine
-import Synchronization
 
 /// `pvdisk mount`: shows an image as a file until it is unmounted or a signal comes.
 struct MountCommand: ParsableCommand {
@@ -46,7 +45,7 @@ struct MountCommand: ParsableCommand {
     if daemonize, ready < 0 { throw Refusal("cannot go to the background: \(Refusal.reason)") }
     DaemonSignals.block()
     let mounted = try Mounting.mount(plan)
-    let life = MountLife(mounted)
+    let life = HostedDisks(mounted)
     let control: ControlServer
     let pid: PIDFile?
     do {
@@ -54,20 +53,18 @@ struct MountCommand: ParsableCommand {
       pid = try pidFile.map { path throws in try PIDFile(path: path) }
     } catch {
       mounted.requestStop(.immediate)
-      _ = mounted.waitUntilUnmounted()
+      _ = life.waitForEnd()
       throw error
     }
     Mounting.announce(mounted, isQuiet: daemonize)
     if ready >= 0 { pv_daemonize_end(ready) }
     life.stopOnSignals()
-    let outcome = life.waitForEnd()
+    let failures = life.waitForEnd()
     pid?.remove()
     control.remove()
     if statistics { print(json(StatisticsReport(mounted.statistics))) }
-    life.end(outcome)
-    if let failure = outcome.flushFailure {
-      throw Refusal("writes to \(image) may be lost: \(failure)", status: ExitStatus.flushFailed)
-    }
+    life.dismissWaiters()
+    if !failures.isEmpty { throw Refusal(failures.joined(separator: "; "), status: ExitStatus.flushFailed) }
     if life.wasCutShort { throw ExitCode(ExitStatus.environment) }
   }
 
@@ -80,9 +77,13 @@ struct MountCommand: ParsableCommand {
 enum Mounting {
   /// Mounts, with errors as refusals.
   static func mount(_ plan: MountPlan) throws -> MountedDisk {
-    do throws(MountError) {
-      return try MountedDisk.mount(plan)
-    } catch {
+    try refusing { () throws(MountError) in try MountedDisk.mount(plan) }
+  }
+
+  /// Errors as refusals.
+  @discardableResult
+  static func refusing<R>(_ body: () throws(MountError) -> R) throws -> R {
+    do throws(MountError) { return try body() } catch {
       switch error {
       case .usage(let sentence): throw Refusal(sentence, status: ExitStatus.usage)
       case .environment(let sentence): throw Refusal(sentence, status: ExitStatus.environment)
@@ -102,70 +103,4 @@ enum Mounting {
       say("pvdisk: \(mounted.plan.imagePath) is \(mounted.filePath) (\(ByteSize.text(mounted.geometry.byteCount)))")
     }
   }
-}
-
-/// A mounted disk's life in this process: signals, and those who ask through the control socket.
-final class MountLife: Sendable {
-  private struct State {
-    var outcome: MountOutcome?
-    var signals = 0
-    var isEnding = false
-    var waiters = 0
-  }
-
-  private let mounted: MountedDisk
-  private let state = Mutex(State())
-
-  init(_ mounted: MountedDisk) { self.mounted = mounted }
-
-  /// Whether a second signal ended the disk under its users.
-  var wasCutShort: Bool { state.withLock { $0.signals > 1 } }
-
-  /// The first signal unmounts and flushes, the second stops at once.
-  func stopOnSignals() {
-    Background.start { [self] in
-      while true {
-        guard DaemonSignals.wait() != SIGHUP else { continue }
-        let count = state.withLock { state in
-          state.signals += 1
-          return state.signals
-        }
-        mounted.requestStop(count == 1 ? .orderly : .immediate)
-      }
-    }
-  }
-
-  /// Waits until the disk is unmounted, flushed, closed and unlocked.
-  func waitForEnd() -> MountOutcome { mounted.waitUntilUnmounted() }
-
-  /// Tells those who wait how it ended, and lets them have their answer.
-  func end(_ outcome: MountOutcome) {
-    state.withLock { $0.outcome = outcome }
-    for _ in 0..<200 where state.withLock({ $0.waiters > 0 }) { usleep(5000) }
-  }
-
-  /// Answers a request from the control socket.
-  @Sendable func answer(_ request: String) -> String {
-    switch request {
-    case "status": return json(StatusReport(mounted), pretty: false)
-    case "stop", "stop now":
-      mounted.requestStop(request == "stop" ? .orderly : .immediate)
-      return json(waitForOutcome(), pretty: false)
-    default: return json(["error": "unknown request"], pretty: false)
-    }
-  }
-
-  private func waitForOutcome() -> EndReport {
-    state.withLock { $0.waiters += 1 }
-    defer { state.withLock { $0.waiters -= 1 } }
-    while true {
-      if let outcome = state.withLock({ $0.outcome }) { return EndReport(flushFailure: outcome.flushFailure) }
-      usleep(2000)
-    }
-  }
-}
-
-/// What `umount` is told.
-struct EndReport: Codable {
-  var flushFailure: String?
 }

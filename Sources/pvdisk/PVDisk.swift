@@ -16,9 +16,11 @@ struct PVDisk: ParsableCommand {
       """,
     version: version,
     subcommands: [
-      MountCommand.self, UmountCommand.self, RunCommand.self, CreateCommand.self, StatusCommand.self,
+      MountCommand.self, UmountCommand.self, AttachCommand.self, DetachCommand.self, ResizeCommand.self,
+      SuspendCommand.self, ResumeCommand.self, EjectCommand.self, InsertCommand.self, RunCommand.self,
+      CreateCommand.self, StatusCommand.self,
       DoctorCommand.self, BenchCommand.self, LayoutCommand.self, LabCommand.self, XenStoredCommand.self,
-      XenStoreCommand.self,
+      XenStoreCommand.self, BackendCommand.self,
     ])
 
   static func main() {

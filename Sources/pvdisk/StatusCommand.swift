@@ -1,38 +1,6 @@
 // SPDX-License-Identifier: MIT
 
 import ArgumentParser
-import FoundationEssentials
-
-/// The disks of this user that are mounted now.
-enum RunningDisks {
-  static func all() -> [(socket: String, report: StatusReport)] {
-    ControlSocket.all.compactMap { path in
-      guard let answer = ControlSocket.ask(path, "status"),
-        let report = try? JSONDecoder().decode(StatusReport.self, from: Data(answer.utf8))
-      else { return nil }
-      return (path, report)
-    }
-  }
-
-  /// The one at a mount point, named by the point itself or by the file in it.
-  static func at(_ mountPoint: String) -> (socket: String, report: StatusReport)? {
-    let wanted = lexicallyAbsolute(mountPoint)
-    return all().first { $0.report.mountPoint == wanted || $0.report.file == wanted }
-  }
-
-  /// An absolute path without touching the last component, which may be a dead mount: its parent is resolved, it is not.
-  static func lexicallyAbsolute(_ path: String) -> String {
-    var trimmed = path
-    while trimmed.count > 1, trimmed.hasSuffix("/") { trimmed.removeLast() }
-    guard trimmed != "/", trimmed != ".", trimmed != "..", let slash = trimmed.lastIndex(of: "/") else {
-      return trimmed.contains("/") || trimmed == "." || trimmed == ".."
-        ? absolutePath(trimmed) : absolutePath(".") + "/" + trimmed
-    }
-    let parent = trimmed[..<slash].isEmpty ? "/" : String(trimmed[..<slash])
-    let resolved = absolutePath(parent)
-    return (resolved == "/" ? "" : resolved) + String(trimmed[slash...])
-  }
-}
 
 /// `pvdisk status`: what is mounted, and what it has done.
 struct StatusCommand: ParsableCommand {
@@ -44,6 +12,13 @@ struct StatusCommand: ParsableCommand {
 
   @Flag(name: .customLong("json"), help: "Print JSON.")
   var isJSON = false
+
+  @Flag(help: "Print counters and latency histograms in the OpenMetrics text format.")
+  var metrics = false
+
+  func validate() throws {
+    if metrics, isJSON { throw ValidationError("--json and --metrics exclude each other") }
+  }
 
   func run() throws {
     var reports: [StatusReport]
@@ -57,7 +32,24 @@ struct StatusCommand: ParsableCommand {
       reports = RunningDisks.all().map(\.report)
       if isJSON { return print(json(reports)) }
     }
+    if metrics { return print(MetricsText.text(reports)) }
     for report in reports { print(Self.lines(report)) }
+  }
+
+  /// A time in the unit that suits it.
+  private static func time(_ nanoseconds: UInt64) -> String {
+    nanoseconds < 10_000
+      ? "\(nanoseconds) ns" : nanoseconds < 10_000_000 ? "\(nanoseconds / 1000) us" : "\(nanoseconds / 1_000_000) ms"
+  }
+
+  /// Half, nearly all, and all but the worst.
+  private static func latencies(_ statistics: StatisticsReport) -> String {
+    ["read", "write", "flush"].compactMap { name in
+      let latency = statistics.latency(name)
+      guard latency.count > 0 else { return nil }
+      let times = [0.5, 0.99, 0.999].map { time(latency.percentile($0)) }.joined(separator: " ")
+      return "\n  \(name.padding(toWidth: 11))\(times)  (50 %, 99 %, 99.9 % of \(latency.count) below)"
+    }.joined()
   }
 
   private static func lines(_ report: StatusReport) -> String {
@@ -67,14 +59,14 @@ struct StatusCommand: ParsableCommand {
       \(report.file)
         image      \(report.image)  \(ByteSize.text(report.bytes))\(report.readOnly ? "  read-only" : "")
         stack      \(report.blockProtocol), \(report.queues) queues of \(report.ringPages) ring pages, \
-      \(report.indirectSegments) segments, \(report.placement), process \(report.pid)
+      \(report.indirectSegments) segments, \(report.placement), process \(report.pid)\(report.phase == "connected" ? "" : ", \(report.phase)")
         rings      \(report.rings.words), \(report.rings.requests) slots of \(report.rings.slotBytes) bytes
         requests   \(count("rd_req")) reads  \(count("wr_req")) writes  \(count("f_req")) flushes  \
       \(count("ds_req")) discards
         data       \(ByteSize.text(count("rd_sect") * 512)) read  \(ByteSize.text(count("wr_sect") * 512)) written
         grants     \(count("grants_mapped")) mapped  \(count("grants_reused")) reused  \
       \(count("grants_persistent")) kept
-        events     \(report.statistics.hundredths) notifications a request  \(report.statistics.kicksSent) kicks
+        events     \(report.statistics.hundredths) notifications a request  \(report.statistics.kicksSent) kicks\(latencies(report.statistics))
       """
   }
 }

@@ -24,12 +24,14 @@ struct StatusReport: Codable {
   var persistentGrants: Bool
   var blockProtocol: String
   var placement: String
+  /// `connected`, `suspended`, `gone`, or on the way between them.
+  var phase: String
   var rings: AgreementReport
   var statistics: StatisticsReport
 
   init(_ mounted: MountedDisk) {
     pid = getpid()
-    image = absolutePath(mounted.plan.imagePath)
+    image = mounted.imagePath.map { absolutePath($0) } ?? ""
     mountPoint = absolutePath(mounted.plan.fuse.mountPoint)
     file = mounted.filePath
     device = mounted.plan.disk.device
@@ -44,6 +46,7 @@ struct StatusReport: Codable {
     persistentGrants = agreement.isPersistent
     blockProtocol = agreement.plan.blockProtocol.rawValue
     placement = mounted.plan.disk.placement.rawValue
+    phase = mounted.phase.rawValue
     rings = AgreementReport(mounted.agreement)
     statistics = StatisticsReport(mounted.statistics)
   }
@@ -105,6 +108,24 @@ struct StatisticsReport: Codable {
   struct QueueReport: Codable {
     var backend: [String: UInt64]
     var frontend: [String: UInt64]
+    /// Times by `read`, `write`, `flush`, `discard`.
+    var latencies: [String: LatencyReport]
+  }
+
+  /// One queue's times by name.
+  private static func latencies(_ statistics: DiskStatistics, _ index: Int) -> [String: LatencyReport] {
+    var reports: [String: LatencyReport] = [:]
+    for (kind, buckets) in statistics.latencies[index] where !buckets.isEmpty {
+      reports[kind.name] = LatencyReport(
+        count: buckets.reduce(0) { $0 + $1.count }, sumNanoseconds: statistics.latencySums[index][kind] ?? 0,
+        buckets: buckets.map { LatencyReport.Bucket(belowNanoseconds: $0.below, count: $0.count) })
+    }
+    return reports
+  }
+
+  /// All queues' times of one operation.
+  func latency(_ operation: String) -> LatencyReport {
+    LatencyReport.merged(queues.compactMap { $0.latencies[operation] })
   }
 
   init(_ statistics: DiskStatistics) {
@@ -122,7 +143,11 @@ struct StatisticsReport: Codable {
     let requests = statistics.frontendSum("requests")
     let notifications = statistics.frontendSum("notifications") + statistics.backendSum("notifications")
     notificationsPerRequest = requests == 0 ? 0 : Double(notifications) / Double(requests)
-    queues = zip(statistics.backend, statistics.frontend).map { QueueReport(backend: $0, frontend: $1) }
+    queues = statistics.backend.indices.map { index in
+      QueueReport(
+        backend: statistics.backend[index], frontend: statistics.frontend[index],
+        latencies: Self.latencies(statistics, index))
+    }
   }
 
   /// Notifications for each request, with two decimals.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 
 import ArgumentParser
-import FoundationEssentials
 import Glibc
 
 /// `pvdisk umount`: returns when the image is flushed, closed and unlocked.
@@ -22,12 +21,15 @@ struct UmountCommand: ParsableCommand {
     if !force, let holder = DiskHolders.first(of: disk.report.file, except: disk.report.pid) {
       throw Refusal("\(disk.report.file) is in use by \(holder); close it there, or use --force")
     }
-    guard let answer = ControlSocket.ask(disk.socket, force ? "stop now" : "stop") else {
-      return try cleanUp()
+    var request = ControlRequest(verb: force ? .stopNow : .stop)
+    request.disk = disk.report.file
+    let answer: ControlAnswer
+    do { answer = try RunningDisks.ask(disk.socket, request) } catch {
+      // The process may have died meanwhile, and left its mount.
+      if MountTable.entry(at: RunningDisks.lexicallyAbsolute(mountPoint)) != nil { return try cleanUp() }
+      throw error
     }
-    let end = try? JSONDecoder().decode(EndReport.self, from: Data(answer.utf8))
-    guard let end else { throw Refusal("\(disk.report.image): the process ended without saying how") }
-    if let failure = end.flushFailure {
+    if let failure = answer.flushFailure {
       throw Refusal("writes to \(disk.report.image) may be lost: \(failure)", status: ExitStatus.flushFailed)
     }
   }

@@ -23,9 +23,11 @@ struct XenStoreAddress: ParsableArguments {
       valueName: "path"))
   var socket: String?
 
+  /// Where the store is.
+  var path: String { socket ?? StoreLocation.fromEnvironment ?? "/var/run/xenstored/socket" }
+
   /// Connects.
   func connect() throws -> StoreClient {
-    let path = socket ?? StoreLocation.fromEnvironment ?? "/var/run/xenstored/socket"
     do {
       return try StoreClient(socket: path)
     } catch {

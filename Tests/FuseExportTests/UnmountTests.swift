@@ -84,8 +84,9 @@ struct UnmountTests {
     let mounted = try Self.mounted(transport, asynchronySeed: seed)
     let path = mounted.path
     let writers = (0..<4).map { index in
-      TestThread {
-        let file = try OpenFile(path)
+      TestThread { () throws -> UInt8 in
+        // One that comes too late to open it has nothing to lose.
+        guard let file = try? OpenFile(path) else { return 0 }
         var acknowledged: UInt8 = 0
         for value in UInt8(1)...255 {
           guard (try? file.write(Array(repeating: value, count: 3000), at: index * 100_000 + 7)) == 3000 else { break }
@@ -95,7 +96,7 @@ struct UnmountTests {
         return acknowledged
       }
     }
-    usleep(10_000)
+    while mounted.mount.statistics.writes < 20 { usleep(500) }
     mounted.mount.requestStop(.immediate)
     #expect(mounted.mount.waitUntilUnmounted().flushError == nil)
     for (index, writer) in writers.enumerated() {

@@ -74,7 +74,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="about two minutes: only the cells of the table of musts")
     parser.add_argument("--scale", metavar="NAME,...", help="curves instead of cells: all, or some of "
                         + ",".join([curve.name for curve in extras.CURVES] + ["disks"]))
-    parser.add_argument("--docs", metavar="DIR", help="write plots (SVG) and tables there")
+    parser.add_argument("--docs", metavar="DIR", help="write plots to DIR/figures, and the tables into DIR/performance.md")
     parser.add_argument("--cells", metavar="NAME,...", help="only cells whose names contain one of these words")
     parser.add_argument("--only", metavar="NAME,...", help=f"only these comparators: {','.join(NAMES)}")
     parser.add_argument("--placement", choices=["free", "same", "split"], default="free",
@@ -245,6 +245,22 @@ def measure_curves(arguments, chosen, image, scratch, placement):
     return curves, pictures
 
 
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def rewrite_measured(directory, words):
+    """Puts a run's tables between the marks in performance.md."""
+    path = os.path.join(directory, "performance.md")
+    if not os.path.exists(path):
+        return
+    with open(path) as file:
+        page = file.read()
+    if BEGIN in page and END in page:
+        head, rest = page.split(BEGIN, 1)
+        with open(path, "w") as file:
+            file.write(f"{head}{BEGIN}\n{words}\n{END}{rest.split(END, 1)[1]}")
+
+
 def write_documents(directory, documents):
     """Text files by name."""
     os.makedirs(directory, exist_ok=True)
@@ -305,12 +321,15 @@ def main():
             print(f"{table}\n\n{musts.markdown(rows)}")
             result = report.document(summary, samples, machine) | {"beside": beside, "musts": rows}
             documents = {
-                "bench.svg": picture(summary, selected), "bench.txt": table + "\n", "musts.md": musts.markdown(rows) + "\n"}
+                "bench.svg": picture(summary, selected), "bench.txt": table + "\n"}
+            if arguments.docs:
+                command = " ".join(word for word in sys.argv[1:] if not word.startswith("/"))
+                rewrite_measured(arguments.docs, f"`bench.py {command}`\n\n{musts.markdown(rows)}\n\n```\n{table}\n```")
         if arguments.json:
             write_documents(os.path.dirname(os.path.abspath(arguments.json)), {
                 os.path.basename(arguments.json): json.dumps(result, indent=1)})
         if arguments.docs:
-            write_documents(arguments.docs, documents)
+            write_documents(os.path.join(arguments.docs, "figures"), documents)
         return 0
     except KeyboardInterrupt:
         print("\nbench: interrupted", file=sys.stderr)

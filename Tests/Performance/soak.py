@@ -119,7 +119,7 @@ def verify_with_fio(path, seconds, seed):
     """fio writes blocks with checksums at random places and reads them back."""
     command = [
         "fio", "--name=verify", f"--filename={path}", "--rw=randrw", "--bsrange=512-256k", "--bs_unaligned=0",
-        "--blockalign=512", "--ioengine=libaio", "--iodepth=16", "--direct=1", "--verify=crc32c", "--verify_fatal=1",
+        "--blockalign=512", "--ioengine=libaio", "--iodepth=16", "--direct=1", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0",
         f"--randseed={seed}", "--size=24m", "--io_size=64m", "--verify_backlog=64", "--invalidate=0",
         f"--runtime={max(1, int(seconds))}", "--allow_file_create=0", "--output-format=terse"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 
+import BlockBack
 import BlockIO
+import Glibc
 import PVMachine
 import PVTestSupport
 import Testing
@@ -18,13 +20,13 @@ struct MachineConversationTests {
     let recorder: ConversationRecorder
     var configuration = DiskConfiguration()
 
-    init(guest: Int, guestStore: GuestStoreTransport = .direct) throws {
+    init(guest: Int, guestStore: GuestStoreTransport = .direct, sectors: UInt64 = 131_072) throws {
       var machineConfiguration = MachineConfiguration()
       machineConfiguration.guestStore = guestStore
       machineConfiguration.guestDomain = DomainID(rawValue: UInt16(guest))
       machine = try Machine(machineConfiguration)
       disk = try MemoryDisk(
-        geometry: BlockGeometry(sectorCount: 131_072, discard: DiscardAbility(granularity: 4096)))
+        geometry: BlockGeometry(sectorCount: sectors, discard: DiscardAbility(granularity: 4096)))
       recorder = try ConversationRecorder(machine.store)
       configuration.params = "/dev/loop0"
       configuration.type = "phy"
@@ -69,10 +71,112 @@ struct MachineConversationTests {
     try check(bench, capture, Self.differences + [segments])
   }
 
-  func check(_ bench: Bench, _ capture: CapturedConversation, _ differences: [AcceptedDifference]) throws {
+  /// A capture, and how a machine is set up to say the same.
+  struct Scenario: CustomTestStringConvertible, Sendable {
+    let testDescription: String
+    var device = "xvda"
+    var source = "/dev/loop0"
+    var sectors: UInt64 = 131_072
+    /// What a hotplug script wrote at another moment there, since it ran beside the two ends.
+    var unordered: Set<String> = []
+    let change: @Sendable (inout DiskConfiguration) -> Void
+
+    init(
+      _ name: String, device: String = "xvda", source: String = "/dev/loop0", sectors: UInt64 = 131_072,
+      unordered: Set<String> = [],
+      _ change: @escaping @Sendable (inout DiskConfiguration) -> Void
+    ) {
+      testDescription = name
+      self.device = device
+      self.source = source
+      self.sectors = sectors
+      self.unordered = unordered
+      self.change = change
+    }
+
+    static let all: [Scenario] = [
+      Scenario("fe-persistent-off") { $0.frontPersistent = false },
+      Scenario("be-persistent-off") { $0.backPersistent = false },
+      Scenario("be-old-order0-queue1") { configuration in
+        configuration.queues = 2
+        configuration.ringPages = 16
+        var old = BackendKnobs()
+        old.maxQueues = 1
+        old.maxRingPageOrder = 0
+        configuration.backend = old
+      },
+      Scenario("fe-ring-order2") { $0.ringPages = 4 },
+      Scenario("fe-ring-order4") { $0.ringPages = 16 },
+      Scenario("fe-max_queues1") { $0.queues = 1 },
+      Scenario("fe-indirect256") { $0.indirectSegments = 256 },
+      Scenario(
+        "life-4-reattach", sectors: 196_608, unordered: ["physical-device-path", "hotplug-status"]
+      ) { _ in },
+      Scenario("read-only", device: "xvdb", source: "/dev/loop1") { $0.isReadOnly = true },
+      Scenario("cdrom", device: "xvdd", source: "/dev/loop2") {
+        $0.isReadOnly = true
+        $0.isRemovable = true
+      },
+    ]
+  }
+
+  @Test("ten other ways to come up, each word by word", arguments: Scenario.all)
+  func otherWays(scenario: Scenario) throws {
+    let capture = try CapturedConversation(scenario.testDescription)
+    var bench = try Bench(guest: capture.guest, sectors: scenario.sectors)
+    bench.configuration.device = scenario.device
+    bench.configuration.params = scenario.source
+    scenario.change(&bench.configuration)
+    let isOld = bench.configuration.backend != nil
+    try check(
+      bench, capture, isOld ? Self.differences.filter { $0.node != "multi-queue-max-queues" } : Self.differences,
+      unordered: scenario.unordered)
+  }
+
+  @Test("a resize: the capacity, and the same state once more")
+  func resize() throws {
+    let capture = try CapturedConversation("life-2-resize")
+    var machineConfiguration = MachineConfiguration()
+    machineConfiguration.guestDomain = DomainID(rawValue: 16)
+    let machine = try Machine(machineConfiguration)
+    let image = try MemoryDisk(geometry: BlockGeometry(sectorCount: 131_072), growsTo: 196_608 * 512)
+    let disk = try machine.attach(image)
+    let recorder = try ConversationRecorder(machine.store)
+    image.grow(toSectorCount: 196_608)
+    #expect(try disk.announceCapacity())
+    let expected = capture.changes
+    #expect(recorder.take() == expected)
+    disk.detach()
+    recorder.stop()
+  }
+
+  @Test("a guest that powers off: closing and closed, each answered by the backend, which stays")
+  func shutdown() throws {
+    let capture = try CapturedConversation("shutdown")
+    let bench = try Bench(guest: capture.guest)
     let disk = try bench.machine.attach(bench.disk, as: bench.configuration)
-    let ours = bench.recorder.take()
-    let theirs = capture.changes.adapted(differences)
+    _ = bench.recorder.take()
+    disk.closeFrontend()
+    var said: [ConversationRecorder.Change] = []
+    let deadline = time(nil) + 60
+    while said.count < 4, time(nil) < deadline {
+      said += bench.recorder.take()
+      usleep(1000)
+    }
+    #expect(said == capture.changes)
+    disk.detach()
+    bench.recorder.stop()
+  }
+
+  func check(
+    _ bench: Bench, _ capture: CapturedConversation, _ differences: [AcceptedDifference], unordered: Set<String> = []
+  ) throws {
+    let disk = try bench.machine.attach(bench.disk, as: bench.configuration)
+    func isOrdered(_ change: ConversationRecorder.Change) -> Bool {
+      !unordered.contains(change.path.split(separator: "/").last.map(String.init) ?? "")
+    }
+    let ours = bench.recorder.take().filter(isOrdered)
+    let theirs = capture.changes.adapted(differences).filter(isOrdered)
     #expect(ours.count == theirs.count)
     for (mine, real) in zip(ours.withoutRunNumbers, theirs.withoutRunNumbers) { #expect(mine == real) }
     let runNumbers = ours.filter { $0.path.contains("/ring-ref") }.compactMap(\.value)

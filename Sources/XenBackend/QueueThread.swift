@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+
+import BlockBack
+import BlockIO
+import Glibc
+import PVMachine
+import Synchronization
+import XenHypervisor
+import XenPlatform
+import XenWire
+
+/// The thread of one queue of a guest's disk: serves the ring, and sleeps until the guest, the image or the control plane
+/// wakes it.
+final class QueueThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
+  typealias Queue = BackQueue<XenPlatform, Image>
+
+  let mailbox = QueueMailbox<Queue>()
+  // SAFETY: set before the thread starts, taken by the thread at once, not touched by anybody else.
+  private var handOver: Queue?
+  private let platform: XenPlatform
+  private let port: EventPort
+  private let isStopping = Atomic<Bool>(false)
+  private let finished = DispatchGate()
+
+  init(queue: consuming Queue, platform: XenPlatform, port: EventPort) {
+    handOver = consume queue
+    self.platform = platform
+    self.port = port
+  }
+
+  /// Starts to serve.
+  func start(name: String) { SystemThread.start(name: name) { self.run() } }
+
+  /// Ends the thread, and waits until its queue has answered what it had taken and let go of every page and port.
+  func stop() {
+    isStopping.store(true, ordering: .releasing)
+    mailbox.post { _ in }
+    finished.wait()
+  }
+
+  private func run() {
+    guard var queue = handOver.take() else { return }
+    serve(&queue)
+    _ = consume queue
+    finished.open()
+  }
+
+  private func serve(_ queue: inout Queue) {
+    var passes = 0
+    while !isStopping.load(ordering: .relaxed) || queue.inFlight > 0 {
+      if mailbox.hasWork { mailbox.run(on: &queue) }
+      queue.advance()
+      passes &+= 1
+      if passes & 255 == 0 { queue.housekeep() }
+      guard queue.prepareToWait() == .maySleep else { continue }
+      sleep(queue.waitDescriptor)
+      platform.takeEvents(of: port)
+    }
+  }
+
+  /// Sleeps for a second at most, so that mappings that nobody uses are let go of in time.
+  private func sleep(_ image: CInt) {
+    var waits = [
+      pollfd(fd: platform.waitDescriptor(of: port), events: Int16(POLLIN), revents: 0),
+      pollfd(fd: mailbox.descriptor, events: Int16(POLLIN), revents: 0),
+      pollfd(fd: image, events: Int16(POLLIN), revents: 0),
+    ]
+    // SAFETY: the address and the count are those of the array.
+    _ = unsafe waits.withUnsafeMutableBufferPointer { unsafe poll($0.baseAddress, 3, 1000) }
+  }
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT
+
+import ArgumentParser
+import BlockBack
+import CLinux
+import FoundationEssentials
+import FuseExport
+import Glibc
+import PVMachine
+import Synchronization
+
+/// The disks on this process's machine: the first is the one that the process was started for, others come and go through
+/// the control socket.
+final class HostedDisks: Sendable {
+  private struct Entry {
+    let disk: MountedDisk
+    var outcome: MountOutcome?
+  }
+
+  private struct State {
+    var entries: [Entry] = []
+    var failures: [String] = []
+    var signals = 0
+    var isOver = false
+    var waiters = 0
+  }
+
+  private let machine: Machine
+  private let state = Mutex(State())
+  /// Readable once for each disk that has ended.
+  private let ended = eventfd(0, CInt(EFD_CLOEXEC | EFD_SEMAPHORE))
+
+  init(_ first: MountedDisk) {
+    machine = first.machine
+    add(first)
+  }
+
+  /// Whether a second signal ended disks under their users.
+  var wasCutShort: Bool { state.withLock { $0.signals > 1 } }
+  /// The disks that are there.
+  private var disks: [MountedDisk] { state.withLock { $0.entries.filter { $0.outcome == nil }.map(\.disk) } }
+
+  private func add(_ disk: MountedDisk) {
+    state.withLock { $0.entries.append(Entry(disk: disk)) }
+    Background.start { [self] in
+      let outcome = disk.waitUntilUnmounted()
+      state.withLock { state in
+        guard let place = state.entries.firstIndex(where: { $0.disk === disk }) else { return }
+        state.entries[place].outcome = outcome
+        if let failure = outcome.flushFailure {
+          state.failures.append("writes to \(disk.plan.imagePath) may be lost: \(failure)")
+        }
+      }
+      _ = eventfd_write(ended, 1)
+    }
+  }
+
+  /// The first signal unmounts and flushes, the second stops at once.
+  func stopOnSignals() {
+    Background.start { [self] in
+      while true {
+        guard DaemonSignals.wait() != SIGHUP else { continue }
+        let count = state.withLock { state in
+          state.signals += 1
+          return state.signals
+        }
+        for disk in disks { stop(disk, count == 1 ? .orderly : .immediate) }
+      }
+    }
+  }
+
+  private func stop(_ disk: MountedDisk, _ urgency: StopUrgency) {
+    // What waits for a backend could never be finished.
+    if disk.phase == .suspended { disk.resume() }
+    disk.requestStop(urgency)
+  }
+
+  /// Waits until every disk is unmounted, flushed, closed and unlocked.
+  /// - Returns: a sentence for each flush that failed.
+  func waitForEnd() -> [String] {
+    while true {
+      var value: eventfd_t = 0
+      unsafe _ = eventfd_read(ended, &value)
+      let failures = state.withLock { state -> [String]? in
+        guard state.entries.allSatisfy({ $0.outcome != nil }) else { return nil }
+        state.isOver = true
+        return state.failures
+      }
+      if let failures { return failures }
+    }
+  }
+
+  /// Lets those who wait for an end have their answer.
+  func dismissWaiters() {
+    for _ in 0..<400 where state.withLock({ $0.waiters > 0 }) { usleep(5000) }
+  }
+
+  // MARK: Requests
+
+  /// Answers a request from the control socket.
+  @Sendable func answer(_ line: String) -> ControlReply {
+    guard let request = try? JSONDecoder().decode(ControlRequest.self, from: Data(line.utf8)) else {
+      return ControlReply(ControlAnswer(refusal: "unknown request", status: ExitStatus.usage))
+    }
+    do {
+      return try answer(request)
+    } catch let refusal as Refusal {
+      return ControlReply(ControlAnswer(refusal: refusal.description, status: refusal.status))
+    } catch {
+      return ControlReply(ControlAnswer(refusal: "\(error)", status: ExitStatus.usage))
+    }
+  }
+
+  private func answer(_ request: ControlRequest) throws -> ControlReply {
+    switch request.verb {
+    case .status: return ControlReply(ControlAnswer(disks: disks.map { StatusReport($0) }))
+    case .attach: return ControlReply(ControlAnswer(disks: [StatusReport(try attach(request))]))
+    case .stop, .stopNow:
+      let disk = try disk(request)
+      return try end(disk, request.verb == .stop ? .orderly : .immediate)
+    default: break
+    }
+    let disk = try disk(request)
+    switch request.verb {
+    case .resize:
+      try Mounting.refusing { () throws(MountError) in
+        try disk.resize(to: request.byteCount, allowsShrinking: request.isAllowed ?? false)
+      }
+    case .eject:
+      let hadMedium = try Mounting.refusing { () throws(MountError) in try disk.eject() }
+      guard hadMedium else { throw Refusal("the drive \(disk.filePath) is empty", status: ExitStatus.image) }
+    case .insert: try Mounting.refusing { () throws(MountError) in try disk.insert(request.image ?? "") }
+    case .suspend: disk.suspend()
+    case .resume: try resume(disk, request)
+    case .status, .attach, .stop, .stopNow: break
+    }
+    return ControlReply(ControlAnswer(disks: [StatusReport(disk)]))
+  }
+
+  private func disk(_ request: ControlRequest) throws -> MountedDisk {
+    guard let disk = disks.first(where: { $0.filePath == request.disk }) else {
+      throw Refusal("\(request.disk ?? "the disk") is not mounted any more")
+    }
+    return disk
+  }
+
+  private func attach(_ request: ControlRequest) throws -> MountedDisk {
+    let command = try AttachCommand.parse(request.arguments ?? [])
+    let plan = try command.disk.plan(
+      image: request.image ?? "", mountPoint: request.mountPoint ?? "", vdev: command.disk.vdev ?? freeName)
+    let disk = try Mounting.refusing { () throws(MountError) in try MountedDisk.mount(plan, on: machine) }
+    let isOver = state.withLock { $0.isOver }
+    add(disk)
+    if isOver {
+      disk.requestStop()
+      throw Refusal("the last disk of process \(getpid()) has just ended, and the process with it")
+    }
+    return disk
+  }
+
+  /// The first name from xvda on that no disk here has.
+  private var freeName: String {
+    let used = Set(disks.map(\.plan.disk.device))
+    let names = "abcdefghijklmnopqrstuvwxyz".map { "xvd\($0)" }
+    return names.first { !used.contains($0) } ?? "xvda"
+  }
+
+  /// Ends a disk; whoever ended the last one is told of the process's end by the hang-up.
+  private func end(_ disk: MountedDisk, _ urgency: StopUrgency) throws -> ControlReply {
+    state.withLock { $0.waiters += 1 }
+    defer { state.withLock { $0.waiters -= 1 } }
+    stop(disk, urgency)
+    while true {
+      let (outcome, isLast) = state.withLock { state in
+        (
+          state.entries.first { $0.disk === disk }?.outcome, state.entries.allSatisfy { $0.outcome != nil }
+        )
+      }
+      if let outcome {
+        return ControlReply(ControlAnswer(flushFailure: outcome.flushFailure), hangsUp: !isLast)
+      }
+      usleep(2000)
+    }
+  }
+
+  private func resume(_ disk: MountedDisk, _ request: ControlRequest) throws {
+    let command = try ResumeCommand.parse(request.arguments ?? [])
+    if disk.phase != .suspended { disk.suspend() }
+    disk.resume(with: command.backend.knobs(like: disk.backendKnobs))
+    for _ in 0..<2000 where disk.phase != .connected { usleep(5000) }
+    guard disk.phase == .connected else { throw Refusal("\(disk.filePath) did not come back: it is \(disk.phase)") }
+  }
+}
+
+/// What a command asks of a running machine: one line of JSON.
+struct ControlRequest: Codable {
+  enum Verb: String, Codable {
+    case status, attach, resize, eject, insert, suspend, resume, stop
+    case stopNow = "stop now"
+  }
+
+  var verb: Verb
+  /// The disk's file.
+  var disk: String?
+  var image: String?
+  var mountPoint: String?
+  /// The command's own words, for those that have many options.
+  var arguments: [String]?
+  var byteCount: UInt64?
+  var isAllowed: Bool?
+}
+
+/// What the machine answers: one line of JSON.
+struct ControlAnswer: Codable {
+  var refusal: String?
+  var status: Int32?
+  var disks: [StatusReport]?
+  var flushFailure: String?
+}
+
+/// An answer, and whether the connection is closed behind it.
+struct ControlReply {
+  let answer: ControlAnswer
+  let hangsUp: Bool
+
+  init(_ answer: ControlAnswer, hangsUp: Bool = true) {
+    self.answer = answer
+    self.hangsUp = hangsUp
+  }
+}
