@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: matrix run test bench bench-ring bench-store count soak fuzz-store real-xen compare-xenstored hostile reliability verify-models build release check format install uninstall clean
+.PHONY: matrix run test bench bench-ring bench-store count soak fuzz-store real-xen compare-xenstored hostile reliability verify-models build release check format install uninstall clean fuzz asan tsan
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -69,6 +69,18 @@ soak: ## fio verification and random operations beside an oracle, on every trans
 hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@.ci/setup test
 	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release --filter XenStoreTests
+
+fuzz: ## libFuzzer with the address sanitizer: FUZZ=600 seconds for each fuzzer
+	@.ci/setup run
+	@Tests/Fuzz/fuzz.sh $(or $(FUZZ),60)
+
+asan: ## the suite under the address sanitizer
+	@.ci/setup test
+	@$(SWIFT) test --scratch-path .build-asan --sanitize address $(TESTS)
+
+tsan: ## the suite under the thread sanitizer
+	@.ci/setup test
+	@$(SWIFT) test --scratch-path .build-tsan --sanitize thread $(TESTS)
 
 SEEDS ?= 100000
 KILLS ?= 1000

@@ -27,6 +27,21 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let collections: Target.Dependency = .product(name: "HashTreeCollections", package: "swift-collections")
 
+/// The fuzzers, which link only with libFuzzer: `make fuzz` asks for them.
+let fuzzers: [Target] =
+  Context.environment["PVDISK_FUZZ"] == nil
+  ? []
+  : [
+    .target(name: "CFuzzer", path: "Tests/Fuzz/CFuzzer"),
+    .executableTarget(
+      name: "pvdisk-fuzz",
+      dependencies: [
+        "CFuzzer", "PVPeers", "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenBus",
+        "XenStore", "XenHypervisor", "XenWire", "GuestMemory",
+      ],
+      path: "Tests/Fuzz/Fuzzers", swiftSettings: checked),
+  ]
+
 let package = Package(
   name: "pvdisk",
   products: [
@@ -170,6 +185,6 @@ let package = Package(
     .testTarget(
       name: "EndToEndTests", dependencies: ["pvdisk", "CLinux"], path: "Tests/EndToEndTests", swiftSettings: checked),
     tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
-  ],
+  ] + fuzzers,
   swiftLanguageModes: [.v6]
 )

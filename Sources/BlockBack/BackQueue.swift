@@ -82,6 +82,11 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
 
   /// Plants bugs, for a test that wants to see them noticed; a release build has none.
   public mutating func plant(_ faults: RingFaults) { ring.faults = faults }
+  /// Bugs that a test has planted.
+  public var faults: RingFaults { ring.faults }
+
+  /// Requests taken off the ring so far; wraps.
+  public var requestsTaken: UInt32 { ring.requestConsumer.rawValue }
 
   /// Follows a disk that changed its size.
   public mutating func resize(to sectorCount: UInt64) { validator.resize(to: sectorCount) }

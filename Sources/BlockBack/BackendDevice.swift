@@ -59,6 +59,8 @@ public final class BackendDevice<Platform: BackendPlatform & Sendable>: Sendable
 
   /// Plants bugs, for a test that wants to see them noticed; a release build has none.
   public func plant(_ faults: RingFaults) { state.withLock { $0.faults = faults } }
+  /// Bugs that a test has planted; queues have them too.
+  public var faults: RingFaults { state.withLock { $0.faults } }
 
   /// Reads what the toolstack wrote, offers what does not depend on the disk, and starts to watch the frontend.
   public func probe() throws(HandshakeFailure) {

@@ -124,6 +124,15 @@ bool pv_fuse_ring_has_task_work(const struct pv_fuse_ring *ring) {
 
 bool pv_fuse_ring_has_completion(const struct pv_fuse_ring *ring) { return io_uring_cq_ready(&ring->uring) > 0; }
 
+int pv_fuse_ring_first_failure(const struct pv_fuse_ring *ring) {
+  unsigned head = 0;
+  struct io_uring_cqe *entry = NULL;
+  io_uring_for_each_cqe(&ring->uring, head, entry) {
+    if (entry->res < 0 && entry->res != -EAGAIN && entry->res != -EINTR) return -entry->res;
+  }
+  return 0;
+}
+
 bool pv_fuse_ring_take(struct pv_fuse_ring *ring, struct pv_ring_result *result) {
   unsigned head = 0;
   struct io_uring_cqe *entry = NULL;

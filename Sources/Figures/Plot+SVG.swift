@@ -50,8 +50,10 @@ extension Plot {
     _ point: Point, at x: Double, _ frame: PlotFrame, _ colour: String, in drawing: inout SVGDrawing
   ) {
     guard let least = point.least, let most = point.most, least < most else { return }
-    drawing.line(x, frame.y(least), x, frame.y(most), stroke: colour, width: 1.2)
-    for end in [least, most] { drawing.line(x - 3, frame.y(end), x + 3, frame.y(end), stroke: colour, width: 1.2) }
+    drawing.line(x, frame.y(least), x, frame.y(min(most, frame.highest)), stroke: colour, width: 1.2)
+    for end in [least, most] where end <= frame.highest {
+      drawing.line(x - 3, frame.y(end), x + 3, frame.y(end), stroke: colour, width: 1.2)
+    }
   }
 
   private func legend(_ frame: PlotFrame, in drawing: inout SVGDrawing) {
@@ -78,6 +80,8 @@ private struct PlotFrame {
 
   var right: Double { width - 24 }
   var plotWidth: Double { right - left }
+  /// The largest value in the picture.
+  var highest: Double { ticks[ticks.count - 1] }
 
   init(_ plot: Plot) {
     let isTilted = plot.categories.contains { $0.count * plot.categories.count > 92 }
@@ -87,7 +91,10 @@ private struct PlotFrame {
     let low = xs.min() ?? 0
     xRange = low...max(xs.max() ?? 1, low + 1)
     isLogarithmic = plot.isLogarithmic
-    let ys = plot.series.flatMap { $0.points.flatMap { [$0.y, $0.most ?? $0.y] } }
+    let values = plot.series.flatMap { $0.points.map(\.y) }
+    // A spread that leaves the picture by far does not make the values invisible: it is cut off.
+    let limit = (values.max() ?? 1) * 1.5
+    let ys = plot.series.flatMap { $0.points.flatMap { [$0.y, min($0.most ?? $0.y, limit)] } }
     ticks = isLogarithmic ? PlotFrame.decades(ys) : PlotFrame.steps(to: ys.max() ?? 1)
   }
 

@@ -87,7 +87,7 @@ struct FuseRing: FuseTransport, ~Copyable {
     for slot in 0..<entryCount { register(slot) }
     // A refusal is answered at once, a wish that was taken note of is not.
     _ = ring.enter(waits: false)
-    return ring.firstFailure() ?? 0
+    return ring.firstFailure
   }
 
   private func register(_ slot: Int) {
@@ -161,9 +161,11 @@ struct FuseRing: FuseTransport, ~Copyable {
     case EAGAIN, EINTR:
       if frame(slot).load(UInt8.self, at: RingFrame.isServing) == 0 { register(slot) } else { commit(slot) }
     default:
+      liveEntries &-= 1
+      // An entry that was refused at once leaves the others, or /dev/fuse.
+      guard frame(slot).load(UInt8.self, at: RingFrame.isServing) != 0 else { return true }
       // The kernel has let go of this entry, and of the request in it.
       counters.add(to: .lostAnswers)
-      liveEntries &-= 1
       return liveEntries > 0
     }
     return true

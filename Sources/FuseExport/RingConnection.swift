@@ -72,15 +72,10 @@ struct RingConnection: ~Copyable, @unchecked Sendable {
     return (result.tag, result.value)
   }
 
-  /// Takes completions of registrations: the `errno` of the first that failed.
+  /// The `errno` of the first registration that was refused, 0 if none was; takes no completion.
   ///
-  /// Nothing else can have completed, as the kernel sends no request before every queue has an entry.
-  func firstFailure() -> CInt? {
-    while let (_, value) = takeCompletion() {
-      if value < 0 && value != -EAGAIN && value != -EINTR { return -value }
-    }
-    return nil
-  }
+  /// Requests may be among them already: the kernel sends them once each of its queues has one entry.
+  var firstFailure: CInt { unsafe pv_fuse_ring_first_failure(ring) }
 }
 
 @usableFromInline

@@ -54,7 +54,8 @@ extension AttachedDisk {
       return QueueParts(connection: connection, back: back, imageDescriptor: imageDescriptor, stopBack: nil)
     }
     let thread = BackThread(
-      queue: back, cpu: backCPU, spinNanoseconds: configuration.spinNanoseconds,
+      queue: back, cpu: backCPU, channels: machine.control.eventChannels,
+      spinNanoseconds: configuration.spinNanoseconds,
       isPolling: configuration.backNotify == .poll)
     control.withLock { $0.threads[index] = thread }
     thread.start(name: "pvdisk-back\(index)")
@@ -125,8 +126,10 @@ extension AttachedDisk {
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,
       port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities,
       policy: backend.knobs.notify)
-    return BackQueue(
+    var queue = BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)
+    queue.plant(backend.faults)
+    return queue
   }
 }

@@ -23,8 +23,12 @@ final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
   private var handOver: Queue?
   private let spinNanoseconds: UInt64
   private let isPolling: Bool
+  private let channels: EventChannels
 
-  init(queue: consuming Queue, cpu: VirtualCPU, spinNanoseconds: UInt64, isPolling: Bool = false) {
+  init(
+    queue: consuming Queue, cpu: VirtualCPU, channels: EventChannels, spinNanoseconds: UInt64, isPolling: Bool = false
+  ) {
+    self.channels = channels
     self.isPolling = isPolling
     handOver = consume queue
     self.cpu = cpu
@@ -53,10 +57,12 @@ final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
     var passes = 0
     let cpu = self.cpu
     let mailbox = self.mailbox
+    var gate = EventGate(port: queue.port, channels: channels, isOpen: queue.faults.has(.stormsAreFree))
     while !isStopping.load(ordering: .relaxed) || queue.inFlight > 0 {
       if mailbox.hasWork { mailbox.run(on: &queue) }
-      if cpu.hasPendingUpcall { cpu.takePendingPorts { _ in } }
+      if cpu.hasPendingUpcall { gate.take(from: cpu) }
       queue.advance()
+      gate.settle(requestsTaken: queue.requestsTaken)
       passes &+= 1
       if passes & 255 == 0 { queue.housekeep() }
       if isPolling {
@@ -69,18 +75,18 @@ final class BackThread<Image: BlockQueue & ~Copyable>: @unchecked Sendable {
       if isStopping.load(ordering: .relaxed), queue.inFlight == 0 { break }
       if !isPolling, spin.wait(until: { cpu.hasPendingUpcall || mailbox.hasWork }) { continue }
       guard cpu.prepareToSleep() else { continue }
-      sleep(queue.waitDescriptor)
+      sleep(queue.waitDescriptor, milliseconds: gate.milliseconds)
       cpu.didWake()
     }
   }
 
-  private func sleep(_ image: CInt) {
+  private func sleep(_ image: CInt, milliseconds: CInt) {
     var waits = [
       pollfd(fd: cpu.wakeDescriptor, events: Int16(POLLIN), revents: 0),
       pollfd(fd: mailbox.descriptor, events: Int16(POLLIN), revents: 0),
       pollfd(fd: image, events: Int16(POLLIN), revents: 0),
     ]
-    _ = unsafe poll(&waits, 3, -1)
+    _ = unsafe poll(&waits, 3, milliseconds)
   }
 }
 

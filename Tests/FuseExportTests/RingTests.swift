@@ -88,6 +88,24 @@ struct RingTests {
     }
   }
 
+  @Test("who asks while the mount comes up is answered", .enabled(if: isOffered), arguments: [1, 2])
+  func early(_ reactors: Int) throws {
+    for _ in 0..<40 {
+      let place = try TemporaryPlace(.directory)
+      var options = FuseOptions(mountPoint: place.path)
+      options.transport = .ring
+      options.reactorCount = reactors
+      let mount = try FuseMount.mount(device: MountTests.smallDisk(), options: options)
+      let path = mount.filePath
+      let askers = (0..<4).map { _ in TestThread { try statusOf(path).st_size } }
+      try mount.start()
+      for asker in askers { #expect(try asker.value() == 2048 * 512) }
+      mount.requestStop()
+      #expect(mount.waitUntilUnmounted() == FuseOutcome())
+      place.remove()
+    }
+  }
+
   @Test("many readers and writers on every CPU read what was written", .enabled(if: isOffered))
   func crowd() throws {
     let geometry = BlockGeometry(sectorCount: 16384)

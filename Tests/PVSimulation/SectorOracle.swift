@@ -63,15 +63,10 @@ struct SectorOracle {
     guard let lastCertain = versions[sector].lastIndex(where: \.isCertain) else { return [] }
     let candidates = versions[sector][lastCertain...]
     guard let match = candidates.lastIndex(where: { $0.stamp == stamp }) else { return candidates.map(\.stamp) }
-    guard candidates.count > 1 else { return nil }
-    // What the others would have left is not there, and will not come.
-    var kept = versions[sector][match]
-    kept.isCertain = true
-    versions[sector].removeSubrange(lastCertain + (match == lastCertain ? 1 : 0)..<versions[sector].count)
-    if match != lastCertain {
-      versions[sector].append(candidates[lastCertain])
-      versions[sector].append(kept)
-    }
+    // What came later was not done and will not be. What came between the last certain version and this one may have been, and
+    // may come back after a power cut.
+    versions[sector].removeSubrange((match + 1)...)
+    versions[sector][match].isCertain = true
     return nil
   }
 

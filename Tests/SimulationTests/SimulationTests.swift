@@ -45,7 +45,7 @@ struct SimulationTests {
 
   @Test(
     "a bug of the ends is noticed", .enabled(if: RingFaults.canBePlanted, "needs a debug build"),
-    arguments: [RingFault.lastMappingDecides, .failureKeepsPages, .portKept, .strangersMerged])
+    arguments: [RingFault.failureKeepsPages, .portKept])
   func plantedBugs(fault: RingFault) {
     #expect(firstBroken { $0.faults = RingFaults(fault) } != nil)
   }

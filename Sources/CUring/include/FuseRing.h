@@ -38,6 +38,8 @@ unsigned pv_fuse_ring_prepared(const struct pv_fuse_ring *ring);
 bool pv_fuse_ring_has_task_work(const struct pv_fuse_ring *ring);
 /// Whether a completion can be taken.
 bool pv_fuse_ring_has_completion(const struct pv_fuse_ring *ring);
+/// The errno of the first waiting completion that tells of a refusal, 0 if there is none; takes nothing.
+int pv_fuse_ring_first_failure(const struct pv_fuse_ring *ring);
 /// Takes one completion; false when there is none.
 bool pv_fuse_ring_take(struct pv_fuse_ring *ring, struct pv_ring_result *result);
 
