@@ -168,7 +168,7 @@ let package = Package(
       "PVMachineTests",
       imports: [
         "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
-        "SharedRing", "XenWire",
+        "SharedRing", "XenWire", "Protection",
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenPlatformTests", imports: ["XenPlatform"]),

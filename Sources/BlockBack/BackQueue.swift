@@ -39,6 +39,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @usableFromInline var coalescer = KickCoalescer()
   @usableFromInline let protection: RingProtection
   @usableFromInline let scanner: ProtectionScanner?
+  let findings: ProtectionFindings?
   @usableFromInline var barrier: Int = -1
   @usableFromInline var now: UInt64 = 0
   /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
@@ -56,7 +57,10 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     abilities = connection.abilities
     policy = connection.policy
     protection = connection.plan.protection
-    scanner = connection.plan.protection == .off ? nil : ProtectionScanner(form: ProtectionForm())
+    scanner =
+      connection.plan.protection == .off
+      ? nil : ProtectionScanner(form: ProtectionForm(connection.plan.protectionProfile))
+    findings = connection.findings
     validator = RequestValidator(geometry: geometry, isReadOnly: connection.abilities.isReadOnly)
     format = connection.plan.format
     directLimit = connection.plan.directSegments
@@ -273,6 +277,8 @@ public struct BackConnection<Platform: BackendPlatform> {
   public let abilities: BackAbilities
   /// When to notify.
   public let policy: NotificationPolicy
+  /// Where data that nobody vouches for is named, if anywhere.
+  public var findings: ProtectionFindings?
 
   /// Describes a connection.
   public init(

@@ -3,6 +3,7 @@
 public import BlockBack
 import BlockFront
 import BlockIO
+import Glibc
 import Synchronization
 import XenBus
 import XenHypervisor
@@ -191,6 +192,8 @@ extension AttachedDisk {
       queue.reconnect(parts, references: references, detour: detour)
     } catch {
       queue.disconnect(failing: true)
+      // Who relies on this queue's ring would wait for ever.
+      detour?.shut(EIO)
       fail(.disk(error))
     }
   }

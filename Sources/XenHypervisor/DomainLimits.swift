@@ -28,7 +28,7 @@ public struct DomainLimits: Equatable, Sendable {
 
   /// Whether the numbers make a machine.
   var isSound: Bool {
-    (1...1024).contains(grantFrames) && (1...65_536).contains(maptrackFrames) && (1...131_072).contains(eventPorts)
+    (1...32_768).contains(grantFrames) && (1...65_536).contains(maptrackFrames) && (1...131_072).contains(eventPorts)
       && (1...2).contains(grantTableVersion)
   }
 }
@@ -49,7 +49,7 @@ public enum DomainPolicy: Equatable, Sendable {
 }
 
 /// How a foreign page becomes reachable in this process.
-public enum MappingStrategy: Equatable, Sendable {
+public enum MappingStrategy: Equatable, Sendable, CaseIterable {
   /// A real mapping of the granter's page at another address, with the grant's rights, undone by a real unmapping.
   case remap
   /// The same accounting, but the address is the granter's own mapping of the page.

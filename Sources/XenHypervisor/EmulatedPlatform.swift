@@ -37,7 +37,7 @@ public struct EmulatedPlatform: BackendPlatform, FrontendPlatform, Sendable {
     into results: inout MutableSpan<GrantMapping>
   ) {
     hypervisor.map(
-      references, of: granter, for: domain, flags: writable ? .host : [.host, .readOnly], into: &results)
+      references, of: granter, for: domain, flags: writable ? .host : .readOnlyHost, into: &results)
   }
 
   /// Undoes mappings; a handle that is not mapped is left alone and makes the answer false.

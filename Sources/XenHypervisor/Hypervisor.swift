@@ -101,7 +101,7 @@ public final class Hypervisor: Sendable {
   ) {
     precondition(results.count >= references.count, "fewer results than references")
     let refusal: GrantStatus
-    if flags.isDisjoint(with: [.host, .device]) {
+    if flags.isDisjoint(with: .anywhere) {
       refusal = .badReference
     } else if let granter = domain(granter) {
       guard granter.policy.allows(mapper.id) else {
