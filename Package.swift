@@ -143,7 +143,7 @@ let package = Package(
     tests(
       "XenBusTests",
       imports: [
-        "XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "BlockBack", "DiskImages", "BlockIO",
+        "XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "BlockBack", "BlockFront", "DiskImages", "BlockIO",
         "XenHypervisor",
       ]),
     tests(

@@ -34,6 +34,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @usableFromInline var pending: PendingRequests
   @usableFromInline var scratch: MappingScratch
   @usableFromInline var cache: PersistentGrantCache
+  var pool: FreePagePool
+  let squeezeNanoseconds: UInt64
   @usableFromInline let counters: CounterWriter
   @usableFromInline let policy: NotificationPolicy
   @usableFromInline var coalescer = KickCoalescer()
@@ -73,6 +75,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       capacity: segments, hasSectors: connection.plan.format.numbers.descriptorsCarrySectors)
     self.ring = ring
     self.cache = cache
+    pool = FreePagePool(limit: connection.maxBufferPages)
+    squeezeNanoseconds = UInt64(connection.bufferSqueezeMilliseconds) * 1_000_000
     self.image = image
     self.counters = counters
     now = connection.platform.monotonicNanoseconds
@@ -223,14 +227,31 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   /// Drops idle mappings that are too old or too many; call it now and then, at least every 100 ms of activity.
   public mutating func housekeep() {
     now = platform.monotonicNanoseconds
+    shrinkPool()
     guard cache.isPurgeDue(now: now) else { return }
     let platform = self.platform
     let removed = cache.purge(now: now) { handle in BackQueue.unmapOne(handle, platform) }
     if removed > 0 {
+      pool.put(removed)
+      shrinkPool()
       counters.add(UInt64(removed), to: QueueCounter.grants_evicted.rawValue)
       counters.add(UInt64(removed), to: QueueCounter.grants_unmapped.rawValue)
     }
     counters.set(UInt64(cache.count), at: QueueCounter.grants_persistent.rawValue)
+  }
+
+  /// Gives free pages back that are more than the ring may keep.
+  @usableFromInline
+  mutating func shrinkPool() {
+    if pool.isTooFull(now: now) { pool.shrink(now: now, to: platform) }
+    counters.set(UInt64(pool.count), at: QueueCounter.buffer_pages.rawValue)
+  }
+
+  /// Memory is short: the ring keeps no free pages for a while (blkback's `reclaim_memory`).
+  public mutating func squeeze() {
+    now = platform.monotonicNanoseconds
+    pool.squeeze(until: now &+ squeezeNanoseconds)
+    shrinkPool()
   }
 
   @usableFromInline
@@ -256,6 +277,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       }
     }
     cache.forEachMapping { handle in BackQueue.unmapOne(handle, platform) }
+    pool.giveBackAll(to: platform)
     if !ring.faults.has(.portKept) { platform.close(port) }
     platform.unmap(ringPages)
   }
@@ -279,6 +301,10 @@ public struct BackConnection<Platform: BackendPlatform> {
   public let policy: NotificationPolicy
   /// Where data that nobody vouches for is named, if anywhere.
   public var findings: ProtectionFindings?
+  /// `max_buffer_pages`.
+  public var maxBufferPages = BackendKnobs().maxBufferPages
+  /// `buffer_squeeze_duration_ms`.
+  public var bufferSqueezeMilliseconds = BackendKnobs().bufferSqueezeMilliseconds
 
   /// Describes a connection.
   public init(

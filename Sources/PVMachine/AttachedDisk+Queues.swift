@@ -131,6 +131,8 @@ extension AttachedDisk {
       port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities,
       policy: backend.knobs.notify)
     connection.findings = findings.back
+    connection.maxBufferPages = backend.knobs.maxBufferPages
+    connection.bufferSqueezeMilliseconds = backend.knobs.bufferSqueezeMilliseconds
     var queue = BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)

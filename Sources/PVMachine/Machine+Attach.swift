@@ -64,7 +64,8 @@ extension AttachedDisk {
       machine.loop.endTick(tick)
       frontend.folder.store.onEvents(nil)
       backend.folder.store.onEvents(nil)
-      try? definition.startDetach(in: machine.toolstack)
+      // A toolstack that has said so already does not say it twice.
+      if backend.folder.value(BackendKey.online) { try? definition.startDetach(in: machine.toolstack) }
       releaseUnusedLinks()
       let stuck = frontend.finishClosing()
       _ = backend.handleWatches()

@@ -221,6 +221,7 @@ struct DetourTests {
     disk.resume(with: crossing.knobs(queues: 1))
     try #require(crossing.turn { $0.codes.count == 4 }, "\(crossing.codes.count) of 4 came back")
     #expect(crossing.codes.values.allSatisfy { $0 == EIO })
+    #expect(disk.phase == .connected, "\(String(describing: disk.failure))")
     machine.guest.grantTable.freeReferences(taken.withLock { $0 })
   }
 
