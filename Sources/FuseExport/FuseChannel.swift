@@ -136,6 +136,7 @@ struct FuseChannel: FuseTransport, ~Copyable {
   /// Sleeps in read(2) until a request has come to the top slot, or until the bell rings.
   private mutating func awaitRequest(into slot: Int) -> WakeReason {
     guard seat.fallAsleep() else { return .stop }
+    counters.add(to: .sleepsInRead)
     let number = seat.descriptor.number
     counters.add(to: .receiveCalls)
     let buffer = buffers[slot]
