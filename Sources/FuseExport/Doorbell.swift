@@ -51,7 +51,9 @@ final class Doorbell: Sendable {
   func seat(
     _ index: Int, deviceDescriptor: CInt, sleepingIn descriptor: consuming OwnedDescriptor
   ) throws(SystemError) -> DoorbellSeat {
-    guard deviceDescriptor < 0 || core.watch(deviceDescriptor, as: UInt64(index)) else { throw SystemError("epoll_ctl") }
+    guard deviceDescriptor < 0 || core.watch(deviceDescriptor, as: UInt64(index)) else {
+      throw SystemError("epoll_ctl")
+    }
     pv_interrupt_allow()
     core.sleepers.withLock { $0[index] = pthread_self() }
     return DoorbellSeat(

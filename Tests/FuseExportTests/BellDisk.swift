@@ -3,8 +3,8 @@
 import BlockIO
 import CLinux
 import FuseExport
-import GuestMemory
 import Glibc
+import GuestMemory
 import PVTestSupport
 import Synchronization
 
