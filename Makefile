@@ -52,9 +52,12 @@ fuzz-store: ## hostile messages against the XenStore, in a release build: FUZZ=1
 	@$(SWIFT) build -c release --product store-fuzz
 	@.build/release/store-fuzz $(or $(FUZZ),100000000)
 
+# Some tests reach into modules and plant bugs, which a release build has none of.
+TESTABLE := --scratch-path .build-matrix -Xswiftc -enable-testing -Xswiftc -DDEBUG
+
 matrix: ## every way in which two ends can be connected, and 10 000 connections, in a release build
 	@.ci/setup test
-	@PVDISK_MATRIX=1 $(SWIFT) test -c release --filter 'MatrixTests|CycleTests'
+	@PVDISK_MATRIX=1 $(SWIFT) test -c release $(TESTABLE) --filter 'MatrixTests|CycleTests'
 
 count: ## instructions of one request, by callgrind, against a ceiling
 	@.ci/setup test
@@ -68,7 +71,7 @@ soak: ## fio verification and random operations beside an oracle, on every trans
 
 hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@.ci/setup test
-	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release --filter XenStoreTests
+	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release $(TESTABLE) --filter XenStoreTests
 
 fuzz: ## libFuzzer with the address sanitizer: FUZZ=600 seconds for each fuzzer
 	@.ci/setup run
