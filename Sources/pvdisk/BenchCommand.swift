@@ -5,6 +5,7 @@ import BlockIO
 import DiskImages
 import Glibc
 import PVMachine
+import XenHypervisor
 import XenWire
 
 /// `pvdisk bench`: the stack in process, without FUSE; beside it the bare image through the same loop.
@@ -111,7 +112,11 @@ struct BenchCommand: ParsableCommand {
     try rings.apply(to: &configuration)
     if let complaint = configuration.complaint { throw ValidationError(complaint) }
     do throws(MachineError) {
-      let machine = try Machine()
+      // As small as one disk needs: callgrind has no room for the address space of 64.
+      var small = MachineConfiguration()
+      small.guestMemoryByteCount = 8 << 30
+      small.guestLimits.grantFrames = 1024
+      let machine = try Machine(small)
       let disk = try machine.attach(image, as: configuration)
       defer { disk.detach() }
       do throws(BlockError) {
