@@ -172,7 +172,9 @@ let package = Package(
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenPlatformTests", imports: ["XenPlatform"]),
-    tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),
+    tests(
+      "XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections],
+      resources: [.copy("StockPrograms")]),
     tests(
       "XenHypervisorTests",
       imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter", "XenRecords"]),
