@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: matrix run test bench bench-ring bench-store count soak fuzz-store real-xen compare-xenstored hostile reliability verify-models build release check format install uninstall clean fuzz asan tsan
+.PHONY: matrix run test bench bench-ring bench-store store-clients count soak fuzz-store real-xen compare-xenstored hostile reliability verify-models build release check format install uninstall clean fuzz asan tsan
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -47,6 +47,15 @@ bench-ring: ## the stack in process, without FUSE
 bench-store: ## the XenStore through its socket beside a bare echo, and in process
 	@$(SWIFT) build -c release --product store-benchmark
 	@.build/release/store-benchmark $(BENCH)
+
+store-clients: ## a Python client from the package index against the XenStore (needs the network once)
+	@.ci/setup test
+	@$(SWIFT) build -c release --product pvdisk
+	@python3 -m venv .build/clients && .build/clients/bin/pip -q install pyxs==0.4.1
+	@rm -rf .build/clients/run && mkdir .build/clients/run && \
+	  $(RELEASE) xenstored --daemonize --pid-file .build/clients/run/pid --socket .build/clients/run/xs && \
+	  { timeout 60 .build/clients/bin/python Tests/XenStoreTests/StockPrograms/stock.py .build/clients/run/xs; \
+	    status=$$?; kill $$(cat .build/clients/run/pid); exit $$status; }
 
 fuzz-store: ## hostile messages against the XenStore, in a release build: FUZZ=100000000 as many as one likes
 	@$(SWIFT) build -c release --product store-fuzz

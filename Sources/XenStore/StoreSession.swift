@@ -97,9 +97,10 @@ public final class StoreSession {
     serve()
   }
 
-  /// Takes bytes from a descriptor, and answers what `read(2)` did.
-  func receive(from descriptor: Int32, limit: Int) -> Int {
-    let count = input.fill(from: descriptor, limit: limit)
+  /// Takes bytes from a descriptor, by way of the caller's memory, and answers what `read(2)` did.
+  func receive(from descriptor: Int32, by scratch: UnsafeMutableRawBufferPointer) -> Int {
+    // SAFETY: the buffer is the caller's, for the time of the call.
+    let count = unsafe input.fill(from: descriptor, by: scratch)
     if count > 0 { serve() }
     return count
   }

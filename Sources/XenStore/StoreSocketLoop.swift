@@ -88,7 +88,8 @@ final class StoreSocketLoop: @unchecked Sendable {
 
   private static let listenerToken: UInt64 = 0
   private static let bellToken: UInt64 = 1
-  private static let readLimit = 16_384
+  /// Where bytes land that are read.
+  private var scratch = [UInt8](repeating: 0, count: 16_384)
 
   private let server: StoreServer
   private let listener: CInt
@@ -158,7 +159,10 @@ final class StoreSocketLoop: @unchecked Sendable {
       let bits = event.events
       attend(event.token) { client in
         if bits & EPOLLIN.rawValue != 0, client.session.wantsInput {
-          let count = client.session.receive(from: client.descriptor, limit: Self.readLimit)
+          // SAFETY: the memory is the array's, which nobody else uses meanwhile.
+          let count = unsafe scratch.withUnsafeMutableBytes {
+            unsafe client.session.receive(from: client.descriptor, by: $0)
+          }
           if count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR) { client.session.fail(.communication) }
         } else if bits & (EPOLLERR.rawValue | EPOLLHUP.rawValue) != 0 {
           client.session.fail(.communication)

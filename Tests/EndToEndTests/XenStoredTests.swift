@@ -166,3 +166,68 @@ struct XenStoredTests {
     #expect(output == "value\nnodes : 77\nwatches : 55\n")
   }
 }
+
+@Suite("pvdisk xenstore beside the stock clients", .enabled(if: Program.isInstalled("xenstore-ls")))
+struct XenStoreCommandTests {
+  /// What is asked of both: the words behind `pvdisk xenstore` and behind `xenstore-`.
+  static let questions = [
+    "list /", "list -p /a", "list /none", "ls", "ls -f", "ls -fp", "ls -p /a", "ls /none", "read /a/b",
+    "read -p /a/b /a/c",
+    "read /a/raw", "read -R /a/raw", "read /none", "read '/bad path'", "exists /a", "exists /none", "exists /a /none",
+  ]
+
+  @Test("says what they say of the same nodes")
+  func sameAnswers() throws {
+    let scene = try Scene(size: nil)
+    let questions = Self.questions.map { "ask \($0)" }.joined(separator: "\n")
+    try scene.ok(
+      """
+      export XENSTORED_PATH=$PWD/xs
+      timeout 60 '\(Program.pvdisk)' xenstored --daemonize --pid-file pid --socket xs
+      trap 'kill $(cat pid)' EXIT
+      xenstore-write /a/b one /a/c 'two words' /a/deep/er 3 /a/raw "$(printf 'tab\\there\\001\\nline \\\\')"
+      xenstore-chmod /a/b n1 r2 b3
+      ask() {
+        echo "== $*" | tee -a ours theirs > /dev/null
+        timeout 60 '\(Program.pvdisk)' xenstore "$@" >> ours 2> /dev/null || echo "fails" >> ours
+        timeout 60 xenstore-"$@" >> theirs 2> /dev/null || echo "fails" >> theirs
+      }
+      \(questions)
+      """)
+    #expect(try Files.text(scene.folder + "/ours") == Files.text(scene.folder + "/theirs"))
+    #expect(try Files.text(scene.folder + "/ours").contains("/a/b = \"one\"   (n1,r2,b3)"))
+  }
+
+  @Test("writes, removes, permits and watches, as the stock clients see")
+  func changes() throws {
+    let scene = try Scene(size: nil)
+    let output = try scene.ok(
+      """
+      export XENSTORED_PATH=$PWD/xs
+      timeout 60 '\(Program.pvdisk)' xenstored --daemonize --pid-file pid --socket xs
+      trap 'kill $(cat pid)' EXIT
+      timeout 60 '\(Program.pvdisk)' xenstore watch -n 3 /w > seen &
+      watcher=$!
+      for i in $(seq 600); do [ -s seen ] && break; sleep 0.1; done
+      pvdisk xenstore write /w/x 1 /w/y 2
+      wait $watcher
+      cat seen
+      pvdisk xenstore chmod -r /w n5 r6
+      xenstore-ls -fp /w
+      pvdisk xenstore rm /w/x
+      xenstore-list /w
+      pvdisk xenstore rm /none/at/all 2>&1 || true
+      """)
+    #expect(
+      output == """
+        /w
+        /w/x
+        /w/y
+        /w/x = "1"   (n5,r6)
+        /w/y = "2"   (n5,r6)
+        y
+        pvdisk: could not remove path /none/at/all: the store answered ENOENT
+
+        """)
+  }
+}

@@ -220,3 +220,24 @@ struct StoreRingTests {
     #expect(fixture.server.usage(of: .outstanding, by: fixture.ring.domain) == 0, "seed \(seed)")
   }
 }
+
+@Suite("The distance between a ring's indices")
+struct RingDistanceTests {
+  @Test("XSA-38: every distance up to a ring is taken, and none above", arguments: [0, 0x7FFF_FE00, UInt32.max - 600])
+  func everyDistance(consumer: UInt32) throws {
+    let memory = try MappedMemory(anonymousByteCount: 4096)
+    let page = StoreRingPage(memory.region, as: .server)
+    memory.region.store(consumer, at: StoreRingLayout.requestConsumer)
+    let far: [UInt32] = [1 << 16, 1 << 31, (1 << 31) - 1, .max - 1024, .max - 1023, .max - 1, .max]
+    for distance in Array(0...2100) + far {
+      memory.region.store(consumer &+ distance, at: StoreRingLayout.requestProducer)
+      if distance <= 1024 {
+        #expect(try page.incomingByteCount() == Int(distance))
+      } else {
+        #expect(throws: StoreRingError.ringIndex) { try page.incomingByteCount() }
+        #expect(throws: StoreRingError.ringIndex) { try page.receive() }
+      }
+    }
+    #expect(memory.region.load(UInt32.self, at: StoreRingLayout.requestConsumer) == consumer, "nothing was taken")
+  }
+}
