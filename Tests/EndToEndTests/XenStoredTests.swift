@@ -60,13 +60,15 @@ struct XenStoredTests {
   /// A shell function that sends one message and prints the reply: `ask SOCKET TYPE WORD...`.
   private static let ask = """
     ask() { timeout 60 python3 -c '
-    import socket, struct, sys
-    wire = socket.socket(socket.AF_UNIX)
-    wire.connect(sys.argv[1])
-    body = b"".join(word.encode() + bytes(1) for word in sys.argv[3:])
-    wire.sendall(struct.pack("<4I", int(sys.argv[2]), 1, 0, len(body)) + body)
-    size = struct.unpack("<4I", wire.recv(16, socket.MSG_WAITALL))[3]
-    print(wire.recv(size, socket.MSG_WAITALL).decode().rstrip(chr(0)))
+    from socket import AF_UNIX, MSG_WAITALL, socket
+    from struct import pack, unpack
+    from sys import argv
+    wire = socket(AF_UNIX)
+    wire.connect(argv[1])
+    body = b"".join(word.encode() + bytes(1) for word in argv[3:])
+    wire.sendall(pack("<4I", int(argv[2]), 1, 0, len(body)) + body)
+    size = unpack("<4I", wire.recv(16, MSG_WAITALL))[3]
+    print(wire.recv(size, MSG_WAITALL).decode().rstrip(chr(0)))
     ' "$@"; }
     """
 

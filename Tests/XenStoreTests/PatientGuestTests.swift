@@ -26,15 +26,25 @@ struct PatientGuestTests {
     }
   }
 
-  @Test("a guest behind its ring page that writes more than its credit is slowed down, not stopped")
-  func ringCredit() throws {
+  @Test(
+    "a guest behind its ring page that writes more than its credit is slowed down, not stopped",
+    arguments: [false, true])
+  func ringCredit(isInTransactions: Bool) throws {
     let fixture = try RingFixture()
     let control = fixture.server.connect(as: .control)
     _ = try control.startTransaction()
     let client = fixture.connect()
     try client.watch("n", token: "t")
     let start = fixture.time.now
-    for index in 0..<400 { try client.write("n", "\(index)") }
+    for index in 0..<400 {
+      if isInTransactions {
+        try client.transaction { (transaction) throws(StoreClientError) in
+          try client.write("n", "\(index)", in: transaction)
+        }
+      } else {
+        try client.write("n", "\(index)")
+      }
+    }
     #expect(try client.read("n") == "399")
     // 200 writes a second, and the credit that there was at the start.
     #expect((1...3).contains((fixture.time.now - start) / 1_000_000_000))
@@ -58,7 +68,6 @@ struct PatientGuestTests {
   @Test("events that a socket's guest does not take are dropped when their time is over; those after them come through")
   func socketPatience() throws {
     let scene = try Scene()
-    scene.server.eventPatience = 30_000_000
     let client = try StoreClient(patient: scene.socket.path)
     try client.watch("a", token: "t")
     // More than the sockets between the two and the session take.
@@ -72,6 +81,7 @@ struct PatientGuestTests {
       return scene.server.statistics.waitingEvents > 300
     }
     #expect(isFull, "events wait in the store")
+    scene.server.eventPatience = 30_000_000
     #expect(Patience.wait { scene.server.statistics.waitingEvents == 0 }, "events grow old")
     #expect(scene.server.usage(of: .memory, by: scene.guest) > 0)
     // It reads, and is told of what comes next.
