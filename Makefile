@@ -15,7 +15,7 @@ test: ## the whole suite
 	@.ci/setup test
 	@.ci/arrows
 	@$(SWIFT) build --build-tests
-	@$(SWIFT) test --skip-build
+	@.ci/suite $(SWIFT)
 
 build:
 	@.ci/setup run

@@ -110,6 +110,7 @@ let package = Package(
 
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .target(name: "CSystemFaults", path: "Tests/CSystemFaults"),
+    .target(name: "CSlowStart", path: "Tests/CSlowStart"),
     .target(
       name: "PVTestSupport",
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "XenStore", "CLinux"],
@@ -186,7 +187,7 @@ let package = Package(
       ]),
     .testTarget(
       name: "EndToEndTests", dependencies: ["pvdisk", "CLinux"], path: "Tests/EndToEndTests", swiftSettings: checked),
-    tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux"]),
+    tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux", "CSlowStart"]),
   ] + fuzzers,
   swiftLanguageModes: [.v6]
 )

@@ -33,6 +33,13 @@ static inline ssize_t pv_fuse_receive(int fd, void *head, void *payload, size_t 
   return count < 0 ? -errno : count;
 }
 
+/// As pv_fuse_receive, for a blocking descriptor: sleeps until there is a request, -EINTR after a signal.
+static inline ssize_t pv_fuse_await(int fd, void *head, void *payload, size_t payload_size) {
+  struct iovec parts[2] = {{head, 80}, {payload, payload_size}};
+  ssize_t count = readv(fd, parts, 2);
+  return count < 0 ? -errno : count;
+}
+
 /// Answers one request: `head` starts with struct fuse_out_header. 0, or a negative errno.
 static inline int pv_fuse_answer(int fd, const void *head, size_t head_size, const void *payload, size_t payload_size) {
   struct iovec parts[2] = {{(void *)head, head_size}, {(void *)payload, payload_size}};

@@ -13,7 +13,10 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <poll.h>
+#include <stdio.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -168,6 +171,56 @@ int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context) {
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return result;
 }
+
+/// A descriptor of the control file system of FUSE, which need not be mounted anywhere; -1 if there is none to be had.
+static int open_fuse_control(void) {
+  int place = open("/sys/fs/fuse/connections", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  struct statfs status;
+  // FUSE_CTL_SUPER_MAGIC, linux/magic.h
+  if (place >= 0 && fstatfs(place, &status) == 0 && status.f_type == 0x65735543) return place;
+  if (place >= 0) close(place);
+  int context = fsopen("fusectl", FSOPEN_CLOEXEC);
+  if (context < 0) return -1;
+  int root = fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0 ? fsmount(context, FSMOUNT_CLOEXEC, 0) : -1;
+  close(context);
+  return root;
+}
+
+int pv_fuse_abort(int fd, unsigned int minor) {
+  int control = open_fuse_control();
+  if (control < 0) return -1;
+  char name[32];
+  snprintf(name, sizeof(name), "%u/abort", minor);
+  int file = openat(control, name, O_WRONLY | O_CLOEXEC);
+  close(control);
+  if (file < 0) return -1;
+  // A number is free for another mount once its connection is gone; the file is of the mount that had it when it was opened.
+  struct pollfd entry = {.fd = fd};
+  int result = poll(&entry, 1, 0) == 0 ? (write(file, "1", 1) == 1 ? 0 : -1) : 0;
+  close(file);
+  return result;
+}
+
+static void note_nothing(int number) { (void)number; }
+
+int pv_interrupt_prepare(void) {
+  struct sigaction now;
+  if (sigaction(SIGURG, NULL, &now) != 0) return -1;
+  if (now.sa_flags & SA_SIGINFO || (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN)) return 0;
+  // Without SA_RESTART: a read that is interrupted has to end.
+  struct sigaction action = {.sa_handler = note_nothing};
+  sigemptyset(&action.sa_mask);
+  return sigaction(SIGURG, &action, NULL);
+}
+
+void pv_interrupt_allow(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGURG);
+  pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+void pv_interrupt(pthread_t thread) { pthread_kill(thread, SIGURG); }
 
 int pv_epoll_add(int epoll, int fd, bool exclusive, int token) {
   struct epoll_event event = {.events = EPOLLIN | (exclusive ? EPOLLEXCLUSIVE : 0), .data.u32 = (uint32_t)token};

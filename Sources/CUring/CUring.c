@@ -19,6 +19,8 @@ struct pv_ring {
   int wait_descriptor;
   /// Entries prepared and not taken back.
   unsigned outstanding;
+  /// The descriptor that the ring knows as its file 0; -1 for none.
+  int registered_file;
 };
 
 /// Deferred task work runs only when the owner enters the ring, so that no system call of the owner is ever interrupted
@@ -43,6 +45,7 @@ struct pv_ring *pv_ring_create(unsigned entries, bool blocking) {
   struct pv_ring *ring = calloc(1, sizeof *ring);
   if (ring == NULL) return NULL;
   int result = 0;
+  ring->registered_file = -1;
   if (blocking) {
     ring->blocking = blocking_entries_create(entries);
     result = ring->blocking == NULL ? -ENOMEM : 0;
@@ -68,6 +71,12 @@ struct pv_ring *pv_ring_create(unsigned entries, bool blocking) {
   return ring;
 }
 
+bool pv_ring_register_file(struct pv_ring *ring, int fd) {
+  if (ring->blocking || io_uring_register_files(&ring->uring, &fd, 1) != 0) return false;
+  ring->registered_file = fd;
+  return true;
+}
+
 int pv_ring_enable(struct pv_ring *ring) {
   if (ring->blocking) return 0;
   // liburing 2.3 declares io_uring_enable_rings and does not export it.
@@ -90,6 +99,8 @@ void pv_ring_destroy(struct pv_ring *ring) {
     blocking_entries_destroy(ring->blocking);
   } else {
     settle(ring);
+    // A ring that is closed lets go of its files later than it returns.
+    if (ring->registered_file >= 0) io_uring_unregister_files(&ring->uring);
     io_uring_queue_exit(&ring->uring);
   }
   if (ring->wait_descriptor >= 0) close(ring->wait_descriptor);
@@ -120,7 +131,7 @@ static void fill(struct io_uring_sqe *slot, const struct entry *entry) {
     break;
   }
   io_uring_sqe_set_data64(slot, entry->tag);
-  if (entry->punt) io_uring_sqe_set_flags(slot, IOSQE_ASYNC);
+  if (entry->punt) slot->flags |= IOSQE_ASYNC;
 }
 
 static bool prepare(struct pv_ring *ring, struct entry entry) {
@@ -130,6 +141,10 @@ static bool prepare(struct pv_ring *ring, struct entry entry) {
     struct io_uring_sqe *slot = io_uring_get_sqe(&ring->uring);
     if (slot == NULL) return false;
     fill(slot, &entry);
+    if (entry.fd == ring->registered_file) {
+      slot->fd = 0;
+      slot->flags |= IOSQE_FIXED_FILE;
+    }
   }
   ring->outstanding++;
   return true;

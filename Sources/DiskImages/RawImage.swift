@@ -81,7 +81,7 @@ public final class RawImage: BlockDevice {
     let capacity = max(64, buffers.count)
     do throws(SystemError) {
       let slots = try SlotTable(count: capacity)
-      let ring = try SubmissionRing(entryCount: capacity, engine: options.engine)
+      let ring = try SubmissionRing(entryCount: capacity, file: file.descriptor, engine: options.engine)
       return RawImageQueue(image: self, index: index, buffers: try BufferPool(buffers), slots: slots, ring: ring)
     } catch {
       throw .system(call: error.call.description, path: path, code: error.code)

@@ -17,6 +17,7 @@ public import Synchronization
 /// Reads first try `preadv2(2)` with `RWF_NOWAIT`. Aligned writes to the page cache are made at once with `pwritev2(2)`:
 /// with `RWF_NOWAIT` where the file system knows it (XFS, Btrfs), without where it does not (ext4): such a write seldom
 /// waits, and handing it to a kernel thread costs several times the write (docs/decisions/0101-image-writes-inline.md).
+/// Such writes that follow one another on the disk are made by one call (``WriteGather``).
 ///
 /// **Assumptions.** Memory named in a request stays in place until the request has been handed back. The queue may be
 /// made on one thread and used on another, and from its first use on by that one only; that thread drops it, too.
@@ -38,6 +39,8 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
   @usableFromInline var cachedReads: CachedAccess
   @usableFromInline var cachedWrites: CachedAccess
 
+  /// Writes that are not made yet.
+  @usableFromInline var gather: WriteGather
   var slots: SlotTable
   var ring: SubmissionRing
   /// The slot of a sync that the kernel has not seen yet: flushes can still join it.
@@ -64,6 +67,7 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
     cachedWrites = image.file.cachedWrites
     reportedFailures = image.reportedFailures(of: index)
     self.buffers = buffers
+    gather = WriteGather(capacity: slots.count)
     self.slots = slots
     self.ring = ring
   }
@@ -85,13 +89,34 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
       complete(request.tag, refusal)
       return .accepted
     }
-    let moved = moveCached(request)
+    if let memory = request.memory, isMadeAtOnce(request), request.sectors.count > 0 {
+      if gather.take(request, memory) { return .accepted }
+      writeGathered()
+      if gather.take(request, memory) { return .accepted }
+    } else if !gather.isEmpty {
+      writeGathered()
+    }
+    finish(request, moved: moveCached(request))
+    return .accepted
+  }
+
+  /// Completes what the page cache has served, or starts it on its way through the ring.
+  @inlinable @inline(__always)
+  mutating func finish(_ request: IORequest, moved: Int) {
     if moved > 0 && UInt64(moved) == request.sectors.byteCount {
       complete(request.tag, 0)
     } else {
       start(request, moved: moved)
     }
-    return .accepted
+  }
+
+  /// Whether a request is a write that goes to the page cache without the ring.
+  @inlinable @inline(__always)
+  func isMadeAtOnce(_ request: IORequest) -> Bool {
+    // A write of parts of pages may have to read the rest of them.
+    let isWholePages =
+      (request.sectors.start | request.sectors.count) & UInt64(PageGeometry.sectorsPerPage - 1) == 0
+    return request.operation == .write && cachedWrites.isTried && isWholePages && !request.forceUnitAccess
   }
 
   /// Moves what it can between memory and page cache without waiting: the number of bytes, or a negative `errno`.
@@ -102,9 +127,7 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
     if request.operation == .read && cachedReads.isTried {
       return ImageSystemCalls.read(file.descriptor, memory, offset: sectors.byteOffset, flags: cachedReads.flags)
     }
-    // A write of parts of pages may have to read the rest of them.
-    let isWholePages = (sectors.start | sectors.count) & UInt64(PageGeometry.sectorsPerPage - 1) == 0
-    if request.operation == .write && cachedWrites.isTried && isWholePages && !request.forceUnitAccess {
+    if isMadeAtOnce(request) {
       let moved = ImageSystemCalls.write(
         file.descriptor, memory, offset: sectors.byteOffset, flags: cachedWrites.flags)
       ledger.noteWrite()
@@ -121,6 +144,7 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
   /// Hands what is prepared to the kernel and collects results; does not wait.
   @inlinable
   public mutating func advance() {
+    if !gather.isEmpty { writeGathered() }
     if slottedCount > 0 { advanceRing() }
   }
 
@@ -135,7 +159,7 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
   /// Arms the wait descriptor.
   @inlinable
   public mutating func prepareToWait() -> WaitReadiness {
-    if !completions.isEmpty { return .workPending }
+    if !completions.isEmpty || !gather.isEmpty { return .workPending }
     return armWaitDescriptor()
   }
 }

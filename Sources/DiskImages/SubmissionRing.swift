@@ -15,10 +15,11 @@ import GuestMemory
   let waitDescriptor: CInt
   private(set) var isEnabled = false
 
-  /// Makes a ring for `entryCount` entries in flight.
-  init(entryCount: Int, engine: ImageOptions.Engine) throws(SystemError) {
+  /// Makes a ring for `entryCount` entries in flight, nearly all of them for `file`.
+  init(entryCount: Int, file: CInt, engine: ImageOptions.Engine) throws(SystemError) {
     if engine == .automatic {
       if let ring = unsafe pv_ring_create(UInt32(entryCount), false) {
+        _ = unsafe pv_ring_register_file(ring, file)
         unsafe self.init(ring)
         return
       }

@@ -10,15 +10,21 @@ public import GuestMemory
 ///     40     the operation's own structure, 128 bytes
 ///     176    struct fuse_out_header, 16 bytes
 ///     192    the answer's structure, 208 bytes
+///     400    the descriptor by which the request came, which has to answer it; 4 bytes
 enum ChannelFrame {
   static let byteCount = 512
   static let arguments = 40
   static let answer = 176
   static let smallAnswer = 192
   static let smallAnswerCapacity = 208
+  static let source = 400
 }
 
 /// The classic transport: one descriptor of /dev/fuse, read with readv(2), answered with writev(2).
+///
+/// While requests come one at a time the reactor does not sleep in epoll_wait(2) but in readv(2) of a second, blocking
+/// descriptor, which hands it the request as it wakes: a system call less for each, and the kernel wakes a reader where it
+/// last ran. A ``DoorbellSeat`` lets the device and a stop interrupt that.
 ///
 /// A read is scattered: the header and the first 40 bytes of arguments to the slot's ``ChannelFrame``, everything else
 /// straight to the slot's device buffer, so the data of a WRITE is where the device wants it. Free slots are a stack:
@@ -37,11 +43,15 @@ struct FuseChannel: FuseTransport, ~Copyable {
   let buffers: [SharedRegion]
   let counters: ReactorCounters
   @usableFromInline let free: SlotStack
+  /// Where to sleep for a lone request.
+  @usableFromInline let seat: DoorbellSeat
+  /// Bytes of a request that came while sleeping in the seat, in the slot on top of the free ones.
+  private var awaitedByteCount = 0
 
   /// Takes over `descriptor`, a non-blocking descriptor of /dev/fuse.
   init(
     descriptor: consuming OwnedDescriptor, stopDescriptor: CInt, deviceDescriptor: CInt, buffers: [SharedRegion],
-    counters: ReactorCounters
+    counters: ReactorCounters, seat: consuming DoorbellSeat
   ) throws(SystemError) {
     let frames = try MappedMemory(anonymousByteCount: buffers.count * ChannelFrame.byteCount)
     let waitSet = try WaitSet()
@@ -62,6 +72,7 @@ struct FuseChannel: FuseTransport, ~Copyable {
     self.buffers = buffers
     self.counters = counters
     free = SlotStack(count: buffers.count)
+    self.seat = seat
   }
 
   private func frame(_ slot: Int) -> SharedRegion {
@@ -89,8 +100,8 @@ struct FuseChannel: FuseTransport, ~Copyable {
   mutating func nextRequest() -> FuseReceipt {
     while true {
       guard let slot = free.top else { return .saturated }
-      let count = receive(into: slot)
-      counters.add(to: .receiveCalls)
+      let count = awaitedByteCount > 0 ? awaitedByteCount : receive(into: slot)
+      awaitedByteCount = 0
       if count >= FuseHeader.byteCount {
         free.pop()
         return .request(slot: slot, payloadByteCount: arrange(slot, byteCount: count))
@@ -109,14 +120,39 @@ struct FuseChannel: FuseTransport, ~Copyable {
   }
 
   private func receive(into slot: Int) -> Int {
+    counters.add(to: .receiveCalls)
     let buffer = buffers[slot]
-    return unsafe frame(slot).withUnsafeBytes { frame in
+    let frame = frame(slot)
+    frame.store(descriptor.number, at: ChannelFrame.source)
+    return unsafe frame.withUnsafeBytes { frame in
       unsafe buffer.withUnsafeBytes { payload in
         // SAFETY: the frame has room for the first 80 bytes, and the buffer's length is passed along.
         unsafe pv_fuse_receive(
           descriptor.number, frame.baseAddress, payload.baseAddress, payload.count)
       }
     }
+  }
+
+  /// Sleeps in read(2) until a request has come to the top slot, or until the bell rings.
+  private mutating func awaitRequest(into slot: Int) -> WakeReason {
+    guard seat.fallAsleep() else { return .stop }
+    counters.add(to: .sleepsInRead)
+    let number = seat.descriptor.number
+    counters.add(to: .receiveCalls)
+    let buffer = buffers[slot]
+    let frame = frame(slot)
+    frame.store(number, at: ChannelFrame.source)
+    let count = unsafe frame.withUnsafeBytes { frame in
+      unsafe buffer.withUnsafeBytes { payload in
+        // SAFETY: as in `receive`.
+        unsafe pv_fuse_await(number, frame.baseAddress, payload.baseAddress, payload.count)
+      }
+    }
+    seat.wakeUp()
+    // What went wrong otherwise, the next look by the other descriptor tells.
+    guard count >= FuseHeader.byteCount else { return .device }
+    awaitedByteCount = count
+    return .request
   }
 
   /// Gives the two operations whose bytes do not fall in place the shape that io_uring gives them; answers the number
@@ -155,13 +191,14 @@ struct FuseChannel: FuseTransport, ~Copyable {
   private mutating func send(_ slot: Int, error: CInt, small: Int, payload: SharedRegion?) {
     let frame = frame(slot)
     let payloadByteCount = payload?.byteCount ?? 0
+    let source = frame.load(CInt.self, at: ChannelFrame.source)
     frame.store(UInt32(FuseSize.outHeader &+ small &+ payloadByteCount), at: ChannelFrame.answer)
     frame.store(-error, at: ChannelFrame.answer &+ 4)
     frame.store(frame.load(UInt64.self, at: FuseHeader.unique), at: ChannelFrame.answer &+ 8)
     let status = unsafe frame.withUnsafeBytes { bytes in
       // SAFETY: the head lies within the frame (checked above); the payload is a checked part of the buffer.
       unsafe pv_fuse_answer(
-        descriptor.number, bytes.baseAddress.map { unsafe $0 + ChannelFrame.answer }, FuseSize.outHeader &+ small,
+        source, bytes.baseAddress.map { unsafe $0 + ChannelFrame.answer }, FuseSize.outHeader &+ small,
         UnsafeMutableRawPointer(bitPattern: payload?.address ?? 0), payloadByteCount)
     }
     counters.add(to: .answerCalls)
@@ -179,9 +216,10 @@ struct FuseChannel: FuseTransport, ~Copyable {
   mutating func publish() {}
 
   @usableFromInline
-  mutating func wait() -> WakeReason {
+  mutating func wait(expectsOne: Bool) -> WakeReason {
     counters.add(to: .wakeUps)
-    return free.top == nil ? saturatedWaitSet.wait() : waitSet.wait()
+    guard let slot = free.top else { return saturatedWaitSet.wait() }
+    return expectsOne && seat.isTaken ? awaitRequest(into: slot) : waitSet.wait()
   }
 
   @usableFromInline

@@ -20,6 +20,8 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   @inlinable static var ownTag: UInt64 { UInt64.max }
   /// Requests taken before the device is asked to move.
   @inlinable static var batchRequests: Int { 16 }
+  /// Sleeps in a row with one request each before the reactor counts on the next to be so, too.
+  @inlinable static var singlesBeforeTrust: Int { 4 }
   /// Bytes taken before the device is asked to move: what still fits a core's cache.
   @inlinable static var batchBytes: Int { 256 << 10 }
 
@@ -95,7 +97,7 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   /// exactly one.
   ///
   /// Every sixteenth time it looks all the same, or it would never learn better.
-  @inlinable var expectsSingles: Bool { singles >= 4 && singles & 15 != 0 }
+  @inlinable var expectsSingles: Bool { singles >= Self.singlesBeforeTrust && singles & 15 != 0 }
 
   /// Takes requests until there are none, or enough for one batch; answers how many.
   @inlinable
@@ -137,7 +139,12 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
     singles = takenAwake == 1 ? singles &+ 1 : 0
     takenAwake = 0
     if spinNanoseconds > 0 && spin() { return }
-    if transport.wait().contains(.stop) { isStopping = true }
+    let reason = transport.wait(expectsOne: singles >= Self.singlesBeforeTrust && queue.inFlight == 0)
+    if reason.contains(.stop) { isStopping = true }
+    guard reason.contains(.device) else { return }
+    // A device that has something to say between requests is not one to sleep apart from.
+    singles = 0
+    progress()
   }
 
   /// Looks for a request for a while instead of sleeping; answers whether there was one.

@@ -254,7 +254,7 @@ struct FuseRing: FuseTransport, ~Copyable {
   }
 
   @usableFromInline
-  mutating func wait() -> WakeReason {
+  mutating func wait(expectsOne: Bool) -> WakeReason {
     if !isStopWatched {
       isStopWatched = true
       ring.watch(stopDescriptor, as: Self.stopTag)

@@ -82,14 +82,19 @@ import Synchronization
     }
   }
 
-  /// Ends the mount and gives up the connection.
+  /// Ends the mount and the connection: the kernel fails whatever somebody still asks for.
   ///
-  /// Once the reactors have given up theirs too, the kernel fails whatever somebody still asks for.
+  /// Closing the descriptors would not do. A process that is being started just now, by any thread, has copies of ours until
+  /// its exec(2); if it has a file of this mount open, too, exec closes that, which asks for a FLUSH that nobody answers,
+  /// while the copy keeps the kernel waiting for the answer.
   func disconnect() {
     close()
     state.withLock { state in
       guard state.isConnected else { return }
       state.isConnected = false
+      if isServed, let minor = device?.split(separator: ":").last.flatMap({ UInt32($0) }) {
+        _ = pv_fuse_abort(descriptor, minor)
+      }
       Glibc.close(descriptor)
     }
   }
@@ -121,18 +126,21 @@ import Synchronization
   /// A further descriptor of the same connection, with a request list of its own; where /dev/fuse cannot be opened
   /// (fusermount3 did it for us), a copy of the first one.
   func makeChannelDescriptor(isFirst: Bool) throws(FuseError) -> CInt {
-    if !isFirst {
-      let clone = unsafe open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK)
-      if clone >= 0 {
-        var origin = UInt32(descriptor)
-        // SAFETY: the ioctl reads the local number.
-        if unsafe pv_ioctl_u32(clone, pv_fuse_dev_ioc_clone, &origin) == 0 { return clone }
-        Glibc.close(clone)
-      }
-    }
+    if !isFirst, let clone = makeClone(flags: O_NONBLOCK) { return clone }
     let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 3)
     guard copy >= 0 else { throw .system(call: "fcntl", code: errno) }
     return copy
+  }
+
+  /// A further descriptor of the same connection (`FUSE_DEV_IOC_CLONE`); nothing where /dev/fuse cannot be opened.
+  func makeClone(flags: CInt) -> CInt? {
+    let clone = unsafe open("/dev/fuse", O_RDWR | O_CLOEXEC | flags)
+    guard clone >= 0 else { return nil }
+    var origin = UInt32(descriptor)
+    // SAFETY: the ioctl reads the local number.
+    if unsafe pv_ioctl_u32(clone, pv_fuse_dev_ioc_clone, &origin) == 0 { return clone }
+    Glibc.close(clone)
+    return nil
   }
 
   /// Takes the kernel's INIT, which every mount begins with, and answers it; the flags that are in force.

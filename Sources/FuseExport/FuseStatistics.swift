@@ -27,6 +27,8 @@ public struct FuseStatistics: Equatable, Sendable {
   public var malformed: UInt64 = 0
   /// Times that a reactor slept and was woken.
   public var wakeUps: UInt64 = 0
+  /// Sleeps in the very call that fetches the next request; counted under ``wakeUps`` and ``receiveCalls``, too.
+  public var sleepsInRead: UInt64 = 0
   /// System calls that fetched requests, with and without success.
   public var receiveCalls: UInt64 = 0
   /// System calls that fetched requests and found none.
@@ -48,6 +50,7 @@ struct ReactorCounters {
   enum Kind: Int, CaseIterable {
     case reads, writes, partialSectorWrites, flushes, allocations, others, bytesRead, bytesWritten
     case failures, malformed, wakeUps, receiveCalls, emptyReceiveCalls, answerCalls, lostAnswers
+    case sleepsInRead
   }
 
   @usableFromInline let memory: SharedRegion
@@ -84,6 +87,7 @@ struct ReactorCounters {
     sum.receiveCalls &+= self[.receiveCalls]
     sum.emptyReceiveCalls &+= self[.emptyReceiveCalls]
     sum.answerCalls &+= self[.answerCalls]
+    sum.sleepsInRead &+= self[.sleepsInRead]
     sum.lostAnswers &+= self[.lostAnswers]
   }
 }

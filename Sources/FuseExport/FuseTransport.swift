@@ -27,7 +27,9 @@ protocol FuseTransport: ~Copyable {
   /// Sends everything that `answer` may have kept back.
   mutating func publish()
   /// Sleeps until a request, the device, or a stop; says which.
-  mutating func wait() -> WakeReason
+  ///
+  /// `expectsOne`: the device has nothing under way, and the last requests came one by one.
+  mutating func wait(expectsOne: Bool) -> WakeReason
   /// Sleeps until the device has something, for a caller that must not take requests now.
   mutating func waitForDevice()
 }

@@ -41,15 +41,23 @@ extension MountLifecycle {
   func makeChannel(
     for index: Int, deviceDescriptor: CInt, buffers: [SharedRegion]
   ) throws(FuseError) -> FuseChannel {
-    let descriptor = try session.makeChannelDescriptor(isFirst: index == 0)
-    do {
+    let descriptor = OwnedDescriptor(try session.makeChannelDescriptor(isFirst: index == 0))
+    do throws(SystemError) {
+      let seat = try makeSeat(for: index, deviceDescriptor: deviceDescriptor)
       return try FuseChannel(
-        descriptor: OwnedDescriptor(descriptor), stopDescriptor: stopEvent, deviceDescriptor: deviceDescriptor,
-        buffers: buffers,
-        counters: counters(of: index))
+        descriptor: descriptor, stopDescriptor: stopEvent, deviceDescriptor: deviceDescriptor, buffers: buffers,
+        counters: counters(of: index), seat: seat)
     } catch {
       throw .system(call: "\(error.call)", code: error.code)
     }
+  }
+
+  /// A seat at the bell for the calling reactor, where it can have a descriptor to sleep in.
+  private func makeSeat(for index: Int, deviceDescriptor: CInt) throws(SystemError) -> DoorbellSeat {
+    guard let bell = doorbell.withLock({ $0 }), let clone = session.makeClone(flags: 0) else {
+      return .none(bellMemory)
+    }
+    return try bell.seat(index, deviceDescriptor: deviceDescriptor, sleepingIn: OwnedDescriptor(clone))
   }
 
   /// A transport over io_uring for reactor `index`; for the thread that will use it.

@@ -38,6 +38,8 @@ final class MountLifecycle: Sendable {
   let isReadOnly: Bool
   /// The rings, once the kernel has agreed to them.
   let rings = Mutex<RingSet?>(nil)
+  /// The bell for reactors over /dev/fuse; a mount over io_uring has none.
+  let doorbell = Mutex<Doorbell?>(nil)
   /// Counters, gate and write counts of the reactors, each in its own place.
   private let shared: SharedArea
   /// Each readable once for every reactor that has started, or failed to.
@@ -68,7 +70,8 @@ final class MountLifecycle: Sendable {
     self.reactorCount = reactorCount
     self.isReadOnly = isReadOnly
     let gateBytes = WriteGate.byteCount(seatCount: reactorCount)
-    let bytes = gateBytes + reactorCount * (ReactorCounters.byteCount + 128)
+    let bytes =
+      gateBytes + reactorCount * (ReactorCounters.byteCount + 128) + Doorbell.byteCount(seatCount: reactorCount)
     do {
       shared = try SharedArea(byteCount: (bytes + 4095) & ~4095)
     } catch {
@@ -113,7 +116,10 @@ final class MountLifecycle: Sendable {
   @usableFromInline
   func start(_ body: @escaping @Sendable (Int) -> Void) throws(FuseError) {
     precondition(state.withLock { $0.threads.isEmpty }, "a mount is started once")
-    do throws(FuseError) { try agreeOnRings() } catch {
+    do throws(FuseError) {
+      try agreeOnRings()
+      if !isOverRing { try hangBell() }
+    } catch {
       session.disconnect()
       throw error
     }
@@ -135,6 +141,18 @@ final class MountLifecycle: Sendable {
     join()
     session.disconnect()
     throw failure
+  }
+
+  private func hangBell() throws(FuseError) {
+    let bell = try Doorbell(seatCount: reactorCount, memory: bellMemory, stopDescriptor: stopEvent)
+    doorbell.withLock { $0 = bell }
+  }
+
+  /// Memory for the reactors' seats at the bell.
+  var bellMemory: SharedRegion {
+    let byteCount = Doorbell.byteCount(seatCount: reactorCount)
+    let start = WriteGate.byteCount(seatCount: reactorCount) + reactorCount * (ReactorCounters.byteCount + 128)
+    return shared.memory.region.slice(at: start, byteCount: byteCount)
   }
 
   /// Says that a reactor serves, or why it cannot.

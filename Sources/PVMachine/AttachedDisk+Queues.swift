@@ -47,8 +47,8 @@ extension AttachedDisk {
     let back = try makeBack(index, link: link)
     let imageDescriptor = back.waitDescriptor
     do throws(EventChannelError) {
-      try machine.guest.eventChannels.bind(connection.port, to: machine.guest.virtualCPUs[cpus[index]].index)
-      try machine.control.eventChannels.bind(back.port, to: backCPU.index)
+      try machine.guest.eventChannels.route(connection.port, to: machine.guest.virtualCPUs[cpus[index]].index)
+      try machine.control.eventChannels.route(back.port, to: backCPU.index)
     } catch { throw .disconnected("its event channel is closed (\(error))") }
     guard configuration.placement == .threads else {
       return QueueParts(connection: connection, back: back, imageDescriptor: imageDescriptor, stopBack: nil)

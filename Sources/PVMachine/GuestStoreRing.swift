@@ -47,10 +47,8 @@ final class GuestStoreRing: Sendable {
     do throws(EventChannelError) {
       let port = try self.guest.allocateUnbound(remote: control.id)
       let bound = try self.control.bindInterdomain(remote: guest.id, port: port)
-      try guest.eventChannels.bind(port, to: Machine.storeCPU)
-      try control.eventChannels.bind(bound, to: Machine.storeCPU)
-      // What became pending before the ports had their CPU is handed on to it by the first one.
-      for domain in [guest, control] { domain.virtualCPUs[0].takePendingPorts { _ in } }
+      try guest.eventChannels.route(port, to: Machine.storeCPU)
+      try control.eventChannels.route(bound, to: Machine.storeCPU)
       ends = Ends(
         guestPort: port, storePort: bound, guestCPU: guest.virtualCPUs[Machine.storeCPU],
         storeCPU: control.virtualCPUs[Machine.storeCPU])

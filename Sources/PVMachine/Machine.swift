@@ -115,10 +115,11 @@ public final class Machine: Sendable {
     return limits
   }
 
-  /// What a kernel does early: the layout of its grants, and the interface of its events.
+  /// What a kernel does early: all ports masked, the layout of its grants, and the interface of its events.
   private static func choose(
     _ configuration: MachineConfiguration, guest: Domain, control: Domain
   ) throws(MachineError) {
+    for domain in [guest, control] { domain.eventChannels.startPortsMasked() }
     do {
       if configuration.grantVersion != 1 { try guest.grantTable.setVersion(configuration.grantVersion) }
       guard configuration.usesFIFOEvents else { return }

@@ -110,7 +110,8 @@ extension EventChannels {
 extension EventChannels {
   /// Changes the domain to the FIFO interface, with pages of its own memory.
   ///
-  /// From then on every port that is opened has an event word and is unmasked; ports that are open already are unmasked too.
+  /// From then on every port that is opened has an event word and is unmasked, unless ``startPortsMasked()`` rules; so are
+  /// ports that are open already.
   /// - Throws: `.exists` when it is in use, `.noSpace` when the domain's memory has no page left.
   public func useFIFO() throws(EventChannelError) {
     guard interface == .twoLevel else { throw .exists }
@@ -144,7 +145,7 @@ extension EventChannels {
       }
       return true
     }
-    if isOurs { unsafe slot.pointee.unmaskFIFO(port.rawValue) }
+    if isOurs, !startsPortsMasked.load(ordering: .acquiring) { unsafe slot.pointee.unmaskFIFO(port.rawValue) }
   }
 
   private func takeEventPage() throws(EventChannelError) -> GuestPages {

@@ -93,6 +93,7 @@ extension EventChannels {
   /// Closes a port (`EVTCHNOP_close`); the peer's end waits again, for this domain.
   /// - Throws: `.invalid` for a port that is not open.
   public func close(_ port: EventPort) throws(EventChannelError) {
+    if startsPortsMasked.load(ordering: .acquiring) { mask(port) }
     try locked(evenIfDead: true) { (state) throws(EventChannelError) in
       let record = try openRecord(port, in: state)
       closeOpen(port.rawValue, record, in: &state)
@@ -129,6 +130,24 @@ extension EventChannels {
     unsafe slot.pointee.unmask(port.rawValue, virtualCPU: record.virtualCPU)
   }
 
+  /// Opens every further port masked, as a Linux guest does at boot (events_base.c, `mask_evtchn` of all ports); for a
+  /// domain without open ports.
+  ///
+  /// An event that comes before ``route(_:to:)`` then waits for the CPU that is to take it. Without this it is told to CPU
+  /// 0, and later events of the port, which is pending already, tell nobody.
+  public func startPortsMasked() {
+    startsPortsMasked.store(true, ordering: .releasing)
+    if interface == .twoLevel { unsafe slot.pointee.maskAllTwoLevel() }
+  }
+
+  /// Lets a virtual CPU take a port's events, from the first that came (``bind(_:to:)``, then ``unmask(_:)``).
+  /// - Throws: as ``bind(_:to:)``.
+  public func route(_ port: EventPort, to virtualCPU: Int) throws(EventChannelError) {
+    mask(port)
+    try bind(port, to: virtualCPU)
+    try unmask(port)
+  }
+
   /// Holds a port's events back until ``unmask(_:)``; the guest's own verb, a bit in a shared page.
   public func mask(_ port: EventPort) {
     guard port.rawValue < UInt32(portsOfInterface) else { return }
@@ -157,6 +176,7 @@ extension EventChannels {
   public func reset() throws(EventChannelError) {
     closeAllPorts()
     leaveFIFO()
+    if startsPortsMasked.load(ordering: .acquiring) { unsafe slot.pointee.maskAllTwoLevel() }
     guard openPortCount == 0 || faults.has(.resetIgnoresOpenPorts) else { throw .again }
   }
 

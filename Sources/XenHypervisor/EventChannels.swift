@@ -27,6 +27,8 @@ public import XenWire
   var faults: PlantedFaults { fabric.faults }
   /// The guest's pages that hold control blocks and event words; nothing until the guest itself chose the FIFO interface.
   let eventPages = RankedLock<[GuestPages]?>(.eventPages, nil)
+  /// Whether the guest opens its ports masked, as Linux does; see ``startPortsMasked()``.
+  let startsPortsMasked = Atomic<Bool>(false)
 
   init(
     domain: DomainID, virtualCPUCount: Int, onlineCount: Int, portLimit: Int, policy: DomainPolicy,

@@ -172,6 +172,13 @@ extension EventSlot {
     sharedInfo.word64(at: SharedInfo.maskOffset + Int(port >> 6) * 8).fetchOr(1 << UInt64(port & 63))
   }
 
+  /// Masks all ports, as a guest does before it opens any.
+  func maskAllTwoLevel() {
+    for word in 0..<SharedInfo.portCount / 64 {
+      sharedInfo.word64(at: SharedInfo.maskOffset + word * 8).fetchOr(~0)
+    }
+  }
+
   func clearPendingTwoLevel(_ port: UInt32) { _ = takePendingTwoLevel(port) }
 
   /// Clears a port's pending bit; answers whether it was set.

@@ -73,16 +73,32 @@ enum ControlSocket {
   }
 
   /// Asks a running disk, and waits until it hangs up; nil when nobody is there.
-  static func ask(_ path: String, _ request: String) -> String? {
+  /// - Parameters:
+  ///   - patience: how many seconds an answer may take; 0 is for ever.
+  ///   - onSilence: runs when it took longer.
+  static func ask(
+    _ path: String, _ request: String, patience: Int = 0, onSilence: () -> Void = {}
+  ) -> String? {
     let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
+    var limit = timeval(tv_sec: patience, tv_usec: 0)
+    for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+      // SAFETY: the option's value is the local structure, whose length is passed along.
+      _ = unsafe setsockopt(descriptor, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size))
+    }
     guard unsafe withAddress(path, { unsafe connect(descriptor, $0, $1) }) == 0 else {
       if pv_errno() == ECONNREFUSED { _ = unsafe unlink(path) }
+      if pv_errno() == EAGAIN { onSilence() }
       return nil
     }
     writeLine(request, to: descriptor)
+    pv_set_errno(0)
     let answer = readLine(descriptor)
+    if answer?.isEmpty ?? true, pv_errno() == EAGAIN {
+      onSilence()
+      return nil
+    }
     var rest: UInt8 = 0
     while unsafe read(descriptor, &rest, 1) > 0 {}
     return answer

@@ -10,9 +10,12 @@ enum RunningDisks {
     let report: StatusReport
   }
 
+  /// Seconds that a machine may take to say what its disks are; one that is stopped must not hold up the others.
+  private static let patience = 5
+
   static func all() -> [Found] {
     ControlSocket.all.flatMap { path -> [Found] in
-      let answer = try? ask(path, ControlRequest(verb: .status))
+      let answer = try? ask(path, ControlRequest(verb: .status), patience: patience)
       return (answer?.disks ?? []).map { Found(socket: path, report: $0) }
     }
   }
@@ -59,8 +62,10 @@ enum RunningDisks {
   }
 
   /// Asks a machine; its refusal becomes this command's.
-  static func ask(_ socket: String, _ request: ControlRequest) throws -> ControlAnswer {
-    guard let line = ControlSocket.ask(socket, json(request, pretty: false)),
+  static func ask(_ socket: String, _ request: ControlRequest, patience: Int = 0) throws -> ControlAnswer {
+    let onSilence = { say("pvdisk: the machine behind \(socket) does not answer; its disks are left out") }
+    guard
+      let line = ControlSocket.ask(socket, json(request, pretty: false), patience: patience, onSilence: onSilence),
       let answer = try? JSONDecoder().decode(ControlAnswer.self, from: Data(line.utf8))
     else { throw Refusal("the machine behind \(socket) ended without an answer") }
     if let refusal = answer.refusal { throw Refusal(refusal, status: answer.status ?? ExitStatus.environment) }

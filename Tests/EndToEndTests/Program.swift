@@ -25,6 +25,9 @@ enum Program {
     return own.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/") + "/pvdisk"
   }()
 
+  /// Seconds that a script may take.
+  private static let limitSeconds = 180
+
   /// Runs a script of the shell, in which `pvdisk` is the command under test.
   /// - Parameter folder: where it runs; what it prints passes through files there.
   static func shell(_ script: String, in folder: String) throws -> Outcome {
@@ -33,7 +36,9 @@ enum Program {
     try Files.write(
       "pvdisk() { '\(pvdisk)' \"$@\"; }\nexport PATH=$PATH:/usr/sbin:/sbin\ncd '\(folder)'\n\(script)\n",
       to: name + ".sh")
-    let status = unsafe system("bash '\(name).sh' >'\(name).out' 2>'\(name).err' </dev/null")
+    // A script that does not end is a failure like any other, not a suite that stands still.
+    let status = unsafe system(
+      "timeout -k 5 \(limitSeconds) bash '\(name).sh' >'\(name).out' 2>'\(name).err' </dev/null")
     return Outcome(
       status: status & 0x7F == 0 ? (status >> 8) & 0xFF : -1, output: try Files.text(name + ".out"),
       errors: try Files.text(name + ".err"))

@@ -61,11 +61,16 @@ class Sample:
     client_cpu_us: float
 
 
+def milliseconds(seconds):
+    """A time as fio takes it: a fraction of a second without a unit would be none."""
+    return f"{round(seconds * 1000)}ms"
+
+
 def fio_command(cell, exporter, runtime, ramp):
     """The command line for fio 3.33."""
     command = [
         "fio", "--name=cell", f"--filename={exporter.file()}", f"--rw={cell.pattern}", f"--bs={cell.block}",
-        f"--numjobs={cell.jobs}", f"--runtime={runtime}", f"--ramp_time={ramp}", "--time_based",
+        f"--numjobs={cell.jobs}", f"--runtime={milliseconds(runtime)}", f"--ramp_time={milliseconds(ramp)}", "--time_based",
         # Without these fio drops the page cache that is to be measured, or spends its time on its own bookkeeping.
         "--invalidate=0", "--norandommap", "--randrepeat=0", "--allow_file_create=0",
         f"--direct={exporter.direct}", "--group_reporting", "--output-format=json",

@@ -45,7 +45,7 @@ ROWS = [
      lambda m: m.stack("bare image, 1 MiB reads, depth 4") / m.stack("whole stack, 1 MiB reads, depth 4")),
     ("notifications per request at QD32", 0.25, 0.05, False, lambda m: m.notifications),
     ("start to first I/O (ms)", 50, 10, False, lambda m: m.idle["first_io_ms"]),
-    ("memory of an idle disk's process (MiB, private)", 8, 2, False, lambda m: m.idle["private_mib"]),
+    ("memory of an idle disk's process (MiB, private and dirty)", 8, 2, False, lambda m: m.idle["private_mib"]),
 ]
 
 

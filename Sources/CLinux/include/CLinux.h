@@ -90,6 +90,18 @@ int pv_unshare_mounts(void);
 void pv_name_thread(const char *name);
 /// Starts a joinable thread with every signal blocked; 0, or a positive errno.
 int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context);
+/// Ends the FUSE connection of a descriptor of /dev/fuse whose mount has the given minor device number, if it lives: what
+/// waits for an answer fails with ENOTCONN. Needs no mounted fusectl as root. 0, or -1 with errno.
+int pv_fuse_abort(int fd, unsigned int minor);
+
+/// Makes SIGURG end a blocking system call with EINTR, unless the process has a handler of its own for it. 0, or -1 with
+/// errno.
+int pv_interrupt_prepare(void);
+/// Lets pv_interrupt reach the calling thread, whatever its parent had blocked.
+void pv_interrupt_allow(void);
+/// Interrupts the system call in which a living thread is.
+void pv_interrupt(pthread_t thread);
+
 /// Adds a descriptor to an epoll set; readiness is reported as bit `token` (0...30). 0, or -1 with errno.
 int pv_epoll_add(int epoll, int fd, bool exclusive, int token);
 /// Waits on an epoll set: the bits of what is ready, 0 when the time is over or a signal came, or -1 with errno.

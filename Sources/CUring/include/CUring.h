@@ -25,6 +25,9 @@ struct pv_ring_result {
 /// that the thread which enables it, and not the one which made it, becomes its only submitter. With `blocking` there is
 /// no io_uring behind it: `pv_ring_enter` makes the system calls itself, one after the other.
 struct pv_ring *pv_ring_create(unsigned entries, bool blocking);
+/// Lets entries for that descriptor spare the kernel its look-up (IORING_REGISTER_FILES); before pv_ring_enable. Whether the
+/// kernel took it; entries work without, too.
+bool pv_ring_register_file(struct pv_ring *ring, int fd);
 /// Lets the calling thread, and no other, use the ring; 0 or a negative errno.
 int pv_ring_enable(struct pv_ring *ring);
 /// Waits for what is in flight (when the calling thread is the ring's), then closes the ring.
