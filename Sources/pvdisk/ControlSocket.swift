@@ -66,7 +66,10 @@ enum ControlSocket {
   static func writeLine(_ text: String, to descriptor: CInt) {
     var bytes = Array((text + "\n").utf8)[...]
     while !bytes.isEmpty {
-      let count = unsafe bytes.withUnsafeBytes { unsafe write(descriptor, $0.baseAddress, $0.count) }
+      // Who has hung up by now is no reason to die.
+      let count = unsafe bytes.withUnsafeBytes {
+        unsafe send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))
+      }
       guard count > 0 else { return }
       bytes = bytes.dropFirst(count)
     }
