@@ -148,7 +148,7 @@ let package = Package(
     tests(
       "XenBusTests",
       imports: [
-        "XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "BlockBack", "DiskImages", "BlockIO",
+        "XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "BlockBack", "BlockFront", "DiskImages", "BlockIO",
         "XenHypervisor",
       ]),
     tests(
@@ -176,7 +176,7 @@ let package = Package(
       "PVMachineTests",
       imports: [
         "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
-        "SharedRing", "XenWire",
+        "SharedRing", "XenWire", "Protection",
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenPlatformTests", imports: ["XenPlatform"]),
