@@ -8,7 +8,8 @@ enum KernelRelease {
     var name = utsname()
     guard unsafe uname(&name) == 0 else { return false }
     let text = unsafe withUnsafeBytes(of: &name.release) { bytes in
-      unsafe String(decoding: bytes.prefix { unsafe $0 != 0 }, as: UTF8.self)
+      // SAFETY: the bytes are those of the local structure.
+      unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
     }
     let numbers = text.split { !$0.isNumber }.prefix(2).compactMap { Int($0) }
     return numbers.count == 2 && (numbers[0], numbers[1]) >= (major, minor)

@@ -16,7 +16,10 @@ var requests: UInt64 = 0, frontends = 0
 while requests < wanted {
   var words: [UInt8] = []
   words.reserveCapacity(8192)
-  for _ in 0..<1024 { withUnsafeBytes(of: random.next()) { words.append(contentsOf: $0) } }
+  for _ in 0..<1024 {
+    let word = random.next()
+    for shift in 0..<8 { words.append(UInt8(truncatingIfNeeded: word >> UInt64(shift * 8))) }
+  }
   var input = FuzzInput(words)
   requests += UInt64(try RingFuzz.run(&input, steps: 4096))
   frontends += 1
