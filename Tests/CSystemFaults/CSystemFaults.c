@@ -155,18 +155,12 @@ static void strike_entry(struct io_uring_sqe *entry) {
 int io_uring_submit_and_get_events(struct io_uring *ring) {
   static int (*real)(struct io_uring *);
   if (real == NULL) real = (int (*)(struct io_uring *))dlsym(RTLD_NEXT, "io_uring_submit_and_get_events");
-  static __thread struct io_uring *seen_ring;
-  static __thread unsigned seen;
   if (plan.is_set) {
-    // An entry that had to wait for room is not struck twice.
-    unsigned first = ring->sq.sqe_head;
-    if (seen_ring == ring && (int)(seen - first) > 0) first = seen;
-    for (unsigned place = first; place != ring->sq.sqe_tail; place++) {
+    // liburing forgets entries once they are offered, also those that the kernel had no room for: none is struck twice.
+    for (unsigned place = ring->sq.sqe_head; place != ring->sq.sqe_tail; place++) {
       strike_entry(&ring->sq.sqes[place & *ring->sq.kring_mask]);
     }
   }
-  seen_ring = ring;
-  seen = ring->sq.sqe_tail;
   return real(ring);
 }
 
