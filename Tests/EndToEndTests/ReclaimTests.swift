@@ -15,8 +15,10 @@ struct ReclaimTests {
     let scene = try Scene()
     let output = try scene.ok(
       """
-      timeout 60 strace -f -e trace=prctl,clone,clone3 -o calls '\(Program.pvdisk)' mount --daemonize d.img m
+      timeout 60 strace -f -e trace=prctl,clone,clone3 -o calls '\(Program.pvdisk)' mount d.img m &
+      for i in $(seq 300); do [ -e m/xvda ] && break; sleep 0.1; done
       pvdisk umount m
+      wait $!
       grep -m 1 -E 'IO_FLUSHER|CLONE_THREAD' calls
       """)
     #expect(output.contains("PR_SET_IO_FLUSHER, 1"), "\(output)")
