@@ -49,6 +49,9 @@ struct DiskOptions: ParsableArguments {
     help: ArgumentHelp("writeback: the page cache; none: O_DIRECT; unsafe: flushes do nothing.", valueName: "mode"))
   var cache = Cache.writeback
 
+  @Flag(help: "Read from a mapping of the image: quicker for one that lies in the page cache.")
+  var mapImage = false
+
   @Option(
     name: [.customShort("o")], help: ArgumentHelp("A FUSE mount option, such as allow_other.", valueName: "option"))
   var fuseOptions: [String] = []
@@ -96,6 +99,10 @@ struct DiskOptions: ParsableArguments {
     var plan = MountPlan(image: image, at: mountPoint)
     plan.image.access = isReadOnly ? .readOnly : .readWrite
     plan.image.cache = cache == .writeback ? .writeback : cache == .none ? .none : .unsafe
+    plan.image.mapsReads = mapImage
+    if mapImage, cache == .none {
+      throw ValidationError("--map-image reads the page cache, which --cache none leaves out")
+    }
     if let sectorSize {
       guard sectorSize == 512 || sectorSize == 4096 else {
         throw ValidationError("--sector-size must be 512 or 4096, not \(sectorSize)")

@@ -35,7 +35,7 @@ enum MountHelper {
     "queues", "ring-pages", "indirect-segments", "protocol", "placement", "sector-size", "vdev", "cache", "mapping",
     "fuse-transport", "xenstore-socket", "pid-file", "align", "dif", "notify",
   ]
-  private static let bare: Set<String> = ["persistent", "no-persistent", "split", "whole-page"]
+  private static let bare: Set<String> = ["persistent", "no-persistent", "split", "whole-page", "map-image"]
   /// What libfuse and the kernel understand of a FUSE mount.
   private static let fuse: Set<String> = [
     "allow_other", "allow_root", "default_permissions", "fsname", "uid", "gid", "umask",
