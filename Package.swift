@@ -144,7 +144,7 @@ let package = Package(
     tests(
       "XenBusTests",
       imports: [
-        "XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "BlockBack", "DiskImages", "BlockIO",
+        "XenBus", "XenStore", "XenWire", "XenRecords", "PVMachine", "BlockBack", "BlockFront", "DiskImages", "BlockIO",
         "XenHypervisor",
       ]),
     tests(
@@ -169,7 +169,7 @@ let package = Package(
       "PVMachineTests",
       imports: [
         "PVMachine", "BlockFront", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
-        "SharedRing", "XenWire",
+        "SharedRing", "XenWire", "Protection",
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenPlatformTests", imports: ["XenPlatform"]),

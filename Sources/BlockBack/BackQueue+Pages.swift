@@ -37,6 +37,7 @@ extension BackQueue where Image: ~Copyable {
   /// Maps `scratch.missing[0..<count]`; a page that the cache has room for stays, the others go with the request.
   @usableFromInline
   mutating func mapMissing(_ request: Int, count: Int, writable: Bool) -> Bool {
+    guard pool.take(count, from: platform) else { return false }
     // SAFETY: both lists hold `capacity` >= count initialised elements that nobody else touches meanwhile.
     let references = unsafe UnsafeBufferPointer(start: scratch.missing, count: count).span
     var results = unsafe UnsafeMutableBufferPointer(start: scratch.results, count: count).mutableSpan
@@ -48,6 +49,7 @@ extension BackQueue where Image: ~Copyable {
       guard result.status == .okay else {
         precondition(!ring.faults.has(.failedMappingStops), "a page could not be mapped")
         isComplete = false
+        pool.put(1)
         continue
       }
       if ring.faults.has(.lastMappingDecides) { isComplete = true }
@@ -60,12 +62,14 @@ extension BackQueue where Image: ~Copyable {
         pending.keepHandle(result.handle, of: request)
       }
     }
+    if !isComplete { shrinkPool() }
     return isComplete
   }
 
   mutating func keep(_ reference: GrantReference, _ mapping: GrantMapping) -> Bool {
     if cache.mustEvictToInsert, let oldest = cache.evictOldest() {
       BackQueue.unmapOne(oldest, platform)
+      pool.put(1)
       counters.add(1, to: QueueCounter.grants_evicted.rawValue)
       counters.add(1, to: QueueCounter.grants_unmapped.rawValue)
     }
@@ -92,6 +96,8 @@ extension BackQueue where Image: ~Copyable {
     let isComplete = platform.unmap(handles)
     precondition(isComplete, "a handle of ours was not mapped")
     unsafe pending.requests[request].mappedCount = 0
+    pool.put(count)
+    shrinkPool()
     counters.add(UInt64(count), to: QueueCounter.grants_unmapped.rawValue)
   }
 

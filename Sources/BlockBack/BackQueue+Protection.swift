@@ -68,19 +68,24 @@ extension BackQueue where Image: ~Copyable {
   @usableFromInline
   mutating func isVouchedFor(_ request: Int) -> Bool {
     guard let scanner, unsafe pending.requests[request].extentCount > 0 else { return true }
-    var isSound = true
+    var violation: ProtectionViolation?
     if protection == .slot {
+      let told = unsafe ProtectionTuple(memory: pending.extras[request].tuple)
       let wire = unsafe pending.requests[request]
-      let told = unsafe pending.extras[request].tuple
-      isSound = scanner.tuple(over: pending.extentList(request), sector: wire.sector).memory == told
+      violation = scanner.verify(pending.extentList(request), sector: wire.sector, againstWhole: told)
     } else {
       var cursor = tuples(of: request)
+      var start = cursor.startOfType2()
       forEachRange(request) { data, sector in
-        if scanner.verify(data, sector: sector, against: &cursor) != nil { isSound = false }
+        let found = scanner.verify(data, sector: sector, start: start, against: &cursor)
+        start &+= UInt32(truncatingIfNeeded: data.byteCount >> PageGeometry.sectorShift)
+        violation = violation ?? found
       }
     }
-    if !isSound { counters.add(1, to: QueueCounter.protection_errors.rawValue) }
-    return isSound
+    guard let violation else { return true }
+    counters.add(1, to: QueueCounter.protection_errors.rawValue)
+    findings?.note(violation)
+    return false
   }
 
   /// Vouches for what a read brought, in the response or in the request's pages of tuples.
@@ -94,6 +99,19 @@ extension BackQueue where Image: ~Copyable {
     }
     guard isData, let scanner else { return }
     var cursor = tuples(of: request)
-    forEachRange(request) { data, sector in scanner.generate(data, sector: sector, into: &cursor) }
+    var start = UInt32(truncatingIfNeeded: wire.sector)
+    forEachRange(request) { data, sector in
+      scanner.generate(data, sector: sector, start: start, into: &cursor)
+      start &+= UInt32(truncatingIfNeeded: data.byteCount >> PageGeometry.sectorShift)
+    }
+  }
+}
+
+extension ProtectionForm {
+  /// The form of the tuples on the rings: one for each 512-byte sector.
+  init(_ profile: RingProtectionProfile) {
+    self.init(
+      type: ProtectionType(rawValue: profile.type) ?? .type1,
+      guardKind: profile.usesInternetChecksum ? .internetChecksum : .crc)
   }
 }

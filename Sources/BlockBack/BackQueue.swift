@@ -34,11 +34,14 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @usableFromInline var pending: PendingRequests
   @usableFromInline var scratch: MappingScratch
   @usableFromInline var cache: PersistentGrantCache
+  var pool: FreePagePool
+  let squeezeNanoseconds: UInt64
   @usableFromInline let counters: CounterWriter
   @usableFromInline let policy: NotificationPolicy
   @usableFromInline var coalescer = KickCoalescer()
   @usableFromInline let protection: RingProtection
   @usableFromInline let scanner: ProtectionScanner?
+  let findings: ProtectionFindings?
   @usableFromInline var barrier: Int = -1
   @usableFromInline var now: UInt64 = 0
   /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
@@ -56,7 +59,10 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     abilities = connection.abilities
     policy = connection.policy
     protection = connection.plan.protection
-    scanner = connection.plan.protection == .off ? nil : ProtectionScanner(form: ProtectionForm())
+    scanner =
+      connection.plan.protection == .off
+      ? nil : ProtectionScanner(form: ProtectionForm(connection.plan.protectionProfile))
+    findings = connection.findings
     validator = RequestValidator(geometry: geometry, isReadOnly: connection.abilities.isReadOnly)
     format = connection.plan.format
     directLimit = connection.plan.directSegments
@@ -69,6 +75,8 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       capacity: segments, hasSectors: connection.plan.format.numbers.descriptorsCarrySectors)
     self.ring = ring
     self.cache = cache
+    pool = FreePagePool(limit: connection.maxBufferPages)
+    squeezeNanoseconds = UInt64(connection.bufferSqueezeMilliseconds) * 1_000_000
     self.image = image
     self.counters = counters
     now = connection.platform.monotonicNanoseconds
@@ -219,14 +227,31 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   /// Drops idle mappings that are too old or too many; call it now and then, at least every 100 ms of activity.
   public mutating func housekeep() {
     now = platform.monotonicNanoseconds
+    shrinkPool()
     guard cache.isPurgeDue(now: now) else { return }
     let platform = self.platform
     let removed = cache.purge(now: now) { handle in BackQueue.unmapOne(handle, platform) }
     if removed > 0 {
+      pool.put(removed)
+      shrinkPool()
       counters.add(UInt64(removed), to: QueueCounter.grants_evicted.rawValue)
       counters.add(UInt64(removed), to: QueueCounter.grants_unmapped.rawValue)
     }
     counters.set(UInt64(cache.count), at: QueueCounter.grants_persistent.rawValue)
+  }
+
+  /// Gives free pages back that are more than the ring may keep.
+  @usableFromInline
+  mutating func shrinkPool() {
+    if pool.isTooFull(now: now) { pool.shrink(now: now, to: platform) }
+    counters.set(UInt64(pool.count), at: QueueCounter.buffer_pages.rawValue)
+  }
+
+  /// Memory is short: the ring keeps no free pages for a while (blkback's `reclaim_memory`).
+  public mutating func squeeze() {
+    now = platform.monotonicNanoseconds
+    pool.squeeze(until: now &+ squeezeNanoseconds)
+    shrinkPool()
   }
 
   @usableFromInline
@@ -252,6 +277,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       }
     }
     cache.forEachMapping { handle in BackQueue.unmapOne(handle, platform) }
+    pool.giveBackAll(to: platform)
     if !ring.faults.has(.portKept) { platform.close(port) }
     platform.unmap(ringPages)
   }
@@ -273,6 +299,12 @@ public struct BackConnection<Platform: BackendPlatform> {
   public let abilities: BackAbilities
   /// When to notify.
   public let policy: NotificationPolicy
+  /// Where data that nobody vouches for is named, if anywhere.
+  public var findings: ProtectionFindings?
+  /// `max_buffer_pages`.
+  public var maxBufferPages = BackendKnobs().maxBufferPages
+  /// `buffer_squeeze_duration_ms`.
+  public var bufferSqueezeMilliseconds = BackendKnobs().bufferSqueezeMilliseconds
 
   /// Describes a connection.
   public init(

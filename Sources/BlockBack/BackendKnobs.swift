@@ -9,6 +9,10 @@ public struct BackendKnobs: Equatable, Sendable {
   public var maxPersistentGrants = 1056
   /// `persistent_grant_unused_seconds`: idle time after which a mapping is dropped; 0 keeps it for ever.
   public var persistentGrantUnusedSeconds = 60
+  /// `max_buffer_pages`: free pages that one ring keeps for foreign ones to stand in.
+  public var maxBufferPages = 1024
+  /// `buffer_squeeze_duration_ms`: how long a ring keeps none after memory was short.
+  public var bufferSqueezeMilliseconds = 10
   /// `feature_persistent`: whether persistent grants are offered.
   public var featurePersistent = true
   /// Segments of an indirect request, as advertised in `feature-max-indirect-segments`; 0 offers no indirect requests.

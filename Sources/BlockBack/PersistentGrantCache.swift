@@ -59,6 +59,7 @@ public import XenWire
   public private(set) var hasOverflowed = false
   private var nextPurge: UInt64 = 0
   private var highestReference: UInt32 = 0
+  private var lowestReference: UInt32 = .max
   @usableFromInline var newest: UInt32 = 0
   @usableFromInline var oldest: UInt32 = 0
 
@@ -121,6 +122,7 @@ public import XenWire
       address: address, lastUsed: 0, handle: handle.rawValue, newer: 0, older: 0, state: .active)
     count += 1
     highestReference = max(highestReference, index)
+    lowestReference = min(lowestReference, index)
     return true
   }
 
@@ -177,7 +179,7 @@ extension PersistentGrantCache {
         removed += 1
       }
     }
-    var index: UInt32 = 1
+    var index = lowestReference
     while removed < target, index <= highestReference {
       if unsafe entries[Int(index)].state == .idle {
         unmap(remove(index))
@@ -192,7 +194,7 @@ extension PersistentGrantCache {
   /// Names every mapping, in use or not; for the end of a connection.
   public func forEachMapping(_ body: (GrantHandle) -> Void) {
     guard count > 0 else { return }
-    for index in 1...Int(highestReference) where unsafe entries[index].state != .absent {
+    for index in Int(lowestReference)...Int(highestReference) where unsafe entries[index].state != .absent {
       unsafe body(GrantHandle(rawValue: entries[index].handle))
     }
   }

@@ -46,6 +46,8 @@ public enum QueueCounter: Int, CaseIterable, Sendable {
   case notifications_deferred
   /// Times that the queue stopped for good because the frontend broke the ring's rules.
   case ring_broken
+  /// Free pages that the ring keeps now for foreign ones to stand in (blkback's `free_pages_num`).
+  case buffer_pages
 
   /// The name as it is reported.
   public var name: String { "\(self)" }

@@ -36,6 +36,7 @@ extension FrontQueue {
   @inlinable
   mutating func settle(_ io: Int) {
     if unsafe table.ios[io].owesFlush, unsafe table.ios[io].errorCode == 0 { return startOwedFlush(io) }
+    if unsafe table.ios[io].tuples != 0 { settleTuples(io) }
     note(.finished, io, UInt64(unsafe table.ios[io].errorCode))
     if let latencies {
       let time = unsafe now &- table.ios[io].startedAt
@@ -76,7 +77,7 @@ extension FrontQueue {
     let shadow = unsafe shadows.shadows[id]
     let hasLeft = abilities.isPersistent || endGrants(id, shadow)
     if !hasLeft, !ring.faults.has(.accessEndedByForce) { return breakOff() }
-    if isOkay, shadow.operation == .read, protection != .off { checkProtection(id, shadow) }
+    if protection != .off, shadow.segmentCount > 0 { checkProtection(id, shadow, isOkay: isOkay) }
     guard shadow.hasBounced else { return }
     for index in 0..<Int(shadow.segmentCount) {
       let piece = unsafe shadows.pieces[id * shadows.segments + index]

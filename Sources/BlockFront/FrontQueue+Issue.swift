@@ -27,6 +27,7 @@ extension FrontQueue {
   mutating func issueTransfer<Format: RingFormat>(
     _ io: Int, _ operation: BlockOperation, _ format: Format.Type
   ) -> Bool {
+    if unsafe table.ios[io].tuples != 0, !mayIssueWithTuples(io) { return true }
     guard let id = shadows.take() else { return false }
     let sector = unsafe table.ios[io].request.sectors.start &+ table.ios[io].issued
     let limit = segmentLimit(format)

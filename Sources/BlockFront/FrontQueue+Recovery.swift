@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-public import BlockIO
+import BlockIO
 import GuestMemory
 import SharedRing
 import XenHypervisor
@@ -134,9 +134,10 @@ extension FrontQueue {
     while table.nextToIssue != nil { table.dropFromIssueQueue() }
     for io in 0..<table.capacity where unsafe table.ios[io].isActive && !table.ios[io].isElsewhere {
       let request = unsafe table.ios[io].request
-      let errorCode = unsafe table.ios[io].errorCode
+      let (errorCode, tuples) = unsafe (table.ios[io].errorCode, table.ios[io].tuples)
       unsafe table.ios[io] = PendingIO(request)
       unsafe table.ios[io].errorCode = errorCode
+      unsafe table.ios[io].tuples = tuples
       if request.operation == .flush, request.memory != nil {
         unsafe table.ios[io].request.operation = .write
         unsafe table.ios[io].owesFlush = true
@@ -155,47 +156,5 @@ extension FrontQueue {
       unsafe table.ios[io].errorCode = errorCode
       table.finish(io)
     }
-  }
-}
-
-/// I/O that travels through another queue, because the backend has fewer queues than there are users.
-extension FrontQueue {
-  /// I/Os of others that a queue may carry at once, beside those of its own user.
-  public static var visitorRoom: Int { 32 }
-
-  /// Accepts an I/O of another queue's user.
-  public mutating func submitVisit(_ request: IORequest) -> SubmitOutcome {
-    let outcome = submit(request)
-    if case .accepted = outcome { counters.add(1, to: FrontCounter.visits.rawValue) }
-    return outcome
-  }
-
-  /// Takes the next I/O that waits for a ring; it stays in this queue's hand until ``endElsewhere(_:errorCode:)``.
-  public mutating func takeElsewhere() -> (number: Int, request: IORequest)? {
-    while isSuspended, let io = table.nextToIssue {
-      table.dropFromIssueQueue()
-      if unsafe table.ios[io].errorCode == 0, unsafe !table.ios[io].isIssued {
-        unsafe table.ios[io].isElsewhere = true
-        return (io, unsafe table.ios[io].request)
-      }
-      table.finish(io)
-    }
-    return nil
-  }
-
-  /// Takes an I/O back that nobody carried; it waits for a ring again.
-  public mutating func returnFromElsewhere(_ number: Int) {
-    unsafe precondition(table.ios[number].isElsewhere, "nobody carried that I/O")
-    unsafe table.ios[number].isElsewhere = false
-    table.enqueueForIssue(number)
-    canIssueMore = true
-  }
-
-  /// Ends an I/O that another queue has carried out.
-  public mutating func endElsewhere(_ number: Int, errorCode: CInt) {
-    unsafe precondition(table.ios[number].isElsewhere, "nobody carried that I/O")
-    unsafe table.ios[number].isElsewhere = false
-    unsafe table.ios[number].errorCode = errorCode
-    table.finish(number)
   }
 }

@@ -2,6 +2,7 @@
 
 public import BlockIO
 public import GuestMemory
+public import Protection
 public import SharedRing
 public import XenHypervisor
 public import XenWire
@@ -37,6 +38,8 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// Whether something must be done for every response, not only where pages were bounced.
   @usableFromInline var settlesEach = false
   @usableFromInline var guardian = FrontGuardian(slots: 0, segments: 0, firstPage: 0, pagesPerSlot: 0)
+  /// Where data that nobody vouches for is named, if anywhere.
+  public var findings: ProtectionFindings?
   @usableFromInline var table: IOTable
   @usableFromInline let counters: CounterWriter
   @usableFromInline let latencies: LatencyRecorder?
@@ -137,8 +140,12 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
 
   /// Accepts an I/O; it is issued by ``issue()``.
   @inlinable
-  public mutating func submit(_ request: IORequest) -> SubmitOutcome {
-    guard let io = table.accept(request) else { return .full }
+  public mutating func submit(_ request: IORequest) -> SubmitOutcome { accept(request) == nil ? .full : .accepted }
+
+  /// Accepts an I/O; answers its number, or nil when there is no room.
+  @inlinable
+  mutating func accept(_ request: IORequest) -> Int? {
+    guard let io = table.accept(request) else { return nil }
     counters.add(1, to: FrontCounter.ios.rawValue)
     note(.accepted, io, request.sectors.start)
     if isBroken { unsafe table.ios[io].errorCode = FrontQueueErrno.ioError }
@@ -149,7 +156,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
       }
     }
     canIssueMore = true
-    return .accepted
+    return io
   }
 
   /// Whether a transfer's memory is as long as its sectors, in whole sectors.

@@ -23,6 +23,8 @@ struct PendingIO {
   @usableFromInline var isActive: Bool
   /// When its first request was issued, in nanoseconds; 0 before.
   @usableFromInline var startedAt: UInt64
+  /// The caller's protection tuples, eight bytes a sector; 0 when there are none.
+  @usableFromInline var tuples: UInt
   /// Whether another queue carries it out.
   @usableFromInline var isElsewhere: Bool
 
@@ -39,6 +41,7 @@ struct PendingIO {
     isIssued = false
     isActive = true
     isElsewhere = false
+    tuples = 0
     startedAt = 0
   }
 }

@@ -48,7 +48,8 @@ public final class MemoryFile: Sendable {
 
   /// Maps private, zeroed memory that no file backs.
   public init(anonymousByteCount byteCount: Int) throws(SystemError) {
-    let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    let address = unsafe mmap(
+      nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     guard let address = unsafe address, unsafe address != MAP_FAILED else { throw SystemError("mmap") }
     unsafe base = address
     self.byteCount = byteCount

@@ -46,7 +46,7 @@ extension AttachedDisk {
   }
 
   /// Says in the store what the backend serves now.
-  func writeParams(_ text: String) {
+  public func writeParams(_ text: String) {
     try? backend.folder.write(text, to: BackendKey.params)
     try? backend.folder.write(text, to: BackendKey.physicalDevicePath)
   }

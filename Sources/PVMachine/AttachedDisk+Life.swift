@@ -3,6 +3,7 @@
 public import BlockBack
 import BlockFront
 import BlockIO
+import Glibc
 import Synchronization
 import XenBus
 import XenHypervisor
@@ -191,6 +192,8 @@ extension AttachedDisk {
       queue.reconnect(parts, references: references, detour: detour)
     } catch {
       queue.disconnect(failing: true)
+      // Who relies on this queue's ring would wait for ever.
+      detour?.shut(EIO)
       fail(.disk(error))
     }
   }
@@ -258,6 +261,15 @@ extension AttachedDisk {
     }
   }
 
+  /// Takes the driver away from the disk, as by its `unbind` file: closed at once, without closing first; I/O fails until
+  /// ``reopen()``.
+  public func unbindFrontend() {
+    change { [self] in
+      guard phase == .connected else { return }
+      lose { $0.frontend.finishClosing() }
+    }
+  }
+
   /// Lets the frontend come back after ``closeFrontend()``.
   public func reopen() {
     change { [self] in
@@ -292,6 +304,18 @@ extension AttachedDisk {
         thread.mailbox.post { $0.housekeep() }
       } else {
         mailbox?.post { queue in queue.withBack { $0.housekeep() } }
+      }
+    }
+  }
+
+  /// Memory is short: no ring of the backend keeps free pages for a while (blkback's `reclaim_memory`).
+  public func squeezeBuffers() {
+    let (mailboxes, threads) = control.withLock { ($0.mailboxes, $0.threads) }
+    for (index, mailbox) in mailboxes {
+      if let thread = threads[index] {
+        thread.mailbox.post { $0.squeeze() }
+      } else {
+        mailbox.post { queue in queue.withBack { $0.squeeze() } }
       }
     }
   }

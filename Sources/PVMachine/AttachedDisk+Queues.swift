@@ -69,9 +69,11 @@ extension AttachedDisk {
     let references = try makeReferences(for: connection, arenaPages: pageCount)
     do throws(GrantStatus) {
       let pages = try connection.platform.allocatePages(pageCount)
-      return FrontQueue(
+      var front = FrontQueue(
         connection: connection, arena: FrontArena(pages: pages, demand: buffers), references: references,
         counters: counters[index].front.writer, latencies: latencies[index].recorder)
+      front.findings = findings.front
+      return front
     } catch {
       connection.platform.freeReferences(references)
       throw noRoom(error)
@@ -106,6 +108,8 @@ extension AttachedDisk {
     guard let negotiation = control.withLock({ $0.negotiation }), negotiation.links.indices.contains(number) else {
       throw .disconnected("the backend has no queue \(number)")
     }
+    let isTaken = control.withLock { $0.takenLinks.contains(number) }
+    guard !isTaken else { throw .disconnected("ring \(number) is another queue's") }
     let link = negotiation.links[number]
     let ring: BackRing
     do throws(RingViolation) {
@@ -122,10 +126,13 @@ extension AttachedDisk {
       index, buffers: BufferDemand(count: Int(ring.layout.slotCount), byteCount: 0))
     _ = control.withLock { $0.takenLinks.insert(number) }
     let abilities = backend.abilities(for: self.image.geometry, isPersistent: negotiation.isPersistent)
-    let connection = BackConnection(
+    var connection = BackConnection(
       platform: EmulatedPlatform(hypervisor: machine.hypervisor, domain: machine.control), peer: negotiation.peer,
       port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities,
       policy: backend.knobs.notify)
+    connection.findings = findings.back
+    connection.maxBufferPages = backend.knobs.maxBufferPages
+    connection.bufferSqueezeMilliseconds = backend.knobs.bufferSqueezeMilliseconds
     var queue = BackQueue(
       connection: connection, ring: ring, cache: cache, image: image, geometry: self.image.geometry,
       counters: counters[index].back.writer)

@@ -4,6 +4,7 @@ public import BlockBack
 public import BlockFront
 public import BlockIO
 import GuestMemory
+public import Protection
 import SharedRing
 import Synchronization
 public import XenBus
@@ -62,6 +63,8 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
   public let latencies: [LatencyTable]
   /// Each queue's counters, by ``FrontCounter`` and ``QueueCounter``.
   public let counters: [(front: CounterTable, back: CounterTable)]
+  /// Data on the rings that its protection information did not vouch for, as each end found it.
+  public let findings = (front: ProtectionFindings(), back: ProtectionFindings())
   let machine: Machine
   let cpus: [Int]
   let control: Mutex<Control>

@@ -61,6 +61,15 @@ final class ControlLoop: Sendable {
     }
   }
 
+  /// Lets what is due every second be done as often as in so many seconds, and waits until it is.
+  func pass(seconds: Int) {
+    perform { [self] in
+      for _ in 0..<seconds {
+        for tick in state.withLock({ Array($0.ticks.values) }) { tick() }
+      }
+    }
+  }
+
   /// Ends what ``addTick(_:)`` began.
   func endTick(_ number: Int) { _ = state.withLock { $0.ticks.removeValue(forKey: number) } }
 

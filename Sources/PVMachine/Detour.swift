@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 
+import BlockBack
 import BlockFront
 public import BlockIO
+import Glibc
+import GuestMemory
 import Synchronization
 import XenHypervisor
 import XenWire
@@ -9,21 +12,17 @@ import XenWire
 /// The door of a queue that has a ring, for the I/O of queues that have none: a backend may come back with fewer queues
 /// than the disk has users.
 ///
-/// A visit costs a lock and a wake-up at each end, and its data is bounced: it is slower than a ring of one's own and
+/// A visit costs a lock and a wake-up at each end, and its data is copied: it is slower than a ring of one's own and
 /// carries the same.
 @usableFromInline
 final class Detour: Sendable {
-  /// One I/O of another queue.
-  struct Visit: Sendable {
-    let request: IORequest
-    /// Takes 0 or an `errno`; nil when nobody carried the I/O, which its owner then still has to do.
-    let answer: @Sendable (CInt?) -> Void
-  }
-
   private struct State {
     var waiting: [Visit] = []
     var guests = 0
-    var isShut = false
+    /// Whether somebody relied on the door when it was shut; nil while it is open.
+    var hadGuests: Bool?
+    /// What those get who knock at a shut door: nil sends them another way.
+    var answer: CInt?
   }
 
   private let state = Mutex(State())
@@ -36,15 +35,15 @@ final class Detour: Sendable {
   /// A queue sends nothing more.
   func leave() { state.withLock { $0.guests -= 1 } }
   /// Whether nobody comes and nobody waits.
-  var isQuiet: Bool { state.withLock { $0.guests == 0 && $0.waiting.isEmpty } }
+  var isQuiet: Bool { state.withLock { ($0.guests == 0 || $0.hadGuests != nil) && $0.waiting.isEmpty } }
 
   /// Leaves an I/O.
   func enter(_ visit: Visit) {
-    let isShut = state.withLock { state in
-      if !state.isShut { state.waiting.append(visit) }
-      return state.isShut
+    let (isShut, answer) = state.withLock { state in
+      if state.hadGuests == nil { state.waiting.append(visit) }
+      return (state.hadGuests != nil, state.answer)
     }
-    if isShut { visit.answer(nil) } else { wake() }
+    if isShut { visit.end(answer) } else { wake() }
   }
 
   /// Takes up to `count` I/Os.
@@ -56,15 +55,19 @@ final class Detour: Sendable {
     }
   }
 
-  /// Sends everything back, and whatever comes later: the queue behind the door is no more.
-  /// - Returns: whether somebody relied on it.
-  func shut() -> Bool {
+  /// Sends everything back, and whatever comes later: the queue behind the door carries nothing more.
+  /// - Parameter answer: an `errno` for all of them; nil when they still have to be done another way.
+  /// - Returns: whether somebody relied on it when it was shut first.
+  @discardableResult
+  func shut(_ answer: CInt? = nil) -> Bool {
     let (waiting, hadGuests) = state.withLock { state in
       defer { state.waiting = [] }
-      state.isShut = true
-      return (state.waiting, state.guests > 0)
+      let hadGuests = state.hadGuests ?? (state.guests > 0)
+      if state.hadGuests == nil { state.answer = answer }
+      state.hadGuests = hadGuests
+      return (state.waiting, hadGuests)
     }
-    for visit in waiting { visit.answer(nil) }
+    for visit in waiting { visit.end(answer) }
     return hadGuests
   }
 }
@@ -74,7 +77,7 @@ final class Detour: Sendable {
 final class Visitors {
   /// Where they come from.
   let door: Detour
-  private var inHand: [Detour.Visit?] = []
+  private var inHand: [Visit?] = []
 
   /// Tags of visits are from here on; no user of a queue may use them.
   @usableFromInline static var firstTag: UInt64 { 0xF0_0D << 48 }
@@ -83,16 +86,17 @@ final class Visitors {
   init(door: Detour, previous: Visitors?) {
     self.door = door
     inHand = previous?.inHand ?? []
-    for visit in previous?.door.take(.max) ?? [] { door.enter(visit) }
   }
 
   /// Room for more.
   func room(of most: Int) -> Int { most - inHand.count { $0 != nil } }
+  /// Whether nothing is in hand.
+  var isIdle: Bool { inHand.allSatisfy { $0 == nil } }
   /// Whether nothing is in hand and nobody comes.
-  var isQuiet: Bool { door.isQuiet && inHand.allSatisfy { $0 == nil } }
+  var isQuiet: Bool { door.isQuiet && isIdle }
 
   /// Keeps a visit; answers the tag to submit it by.
-  func keep(_ visit: Detour.Visit) -> UInt64 {
+  func keep(_ visit: Visit) -> UInt64 {
     let place = inHand.firstIndex { $0 == nil } ?? inHand.count
     if place == inHand.count { inHand.append(visit) } else { inHand[place] = visit }
     return Self.firstTag + UInt64(place)
@@ -111,13 +115,14 @@ final class Visitors {
     let place = Int(completion.tag - Self.firstTag)
     guard let visit = inHand[place] else { return false }
     inHand[place] = nil
-    visit.answer(completion.errorCode)
+    visit.end(completion.errorCode)
     return true
   }
 
-  /// Sends back what is in hand: the queue is no more.
+  /// Sends back what is in hand and what waits: the queue is no more.
   func returnAll() {
-    for visit in inHand { visit?.answer(nil) }
+    door.shut()
+    for visit in inHand { visit?.end(nil) }
     inHand = []
   }
 }
@@ -127,20 +132,31 @@ extension StackQueue where Image: ~Copyable {
   @usableFromInline
   mutating func exchangeVisits() {
     if let detour {
-      let mailbox = mailbox
-      while let (number, request) = front.takeElsewhere() {
-        let visit = Detour.Visit(request: request) { code in
-          mailbox.post { $0.endVisit(number, code, through: detour) }
-        }
-        detour.enter(visit)
-      }
+      while let (number, request, tuples) = front.takeElsewhere() { depart(number, request, tuples, through: detour) }
     }
     if let visitors { admit(visitors) }
   }
 
+  private mutating func depart(_ number: Int, _ request: IORequest, _ tuples: MemoryExtent?, through detour: Detour) {
+    let mailbox = mailbox
+    do throws(SystemError) {
+      let visit = try Visit(request, tuples: tuples) { visit, code in
+        mailbox.post { $0.endVisit(number, visit, code, through: detour) }
+      }
+      journeys[number] = visit
+      detour.enter(visit)
+    } catch { front.endElsewhere(number, errorCode: error.code) }
+  }
+
   /// One of this queue's I/Os came back; one that nobody carried goes another way, or waits for a connection.
-  private mutating func endVisit(_ number: Int, _ code: CInt?, through door: Detour) {
-    if let code { return front.endElsewhere(number, errorCode: code) }
+  private mutating func endVisit(_ number: Int, _ visit: Visit, _ code: CInt?, through door: Detour) {
+    journeys[number] = nil
+    if let code {
+      if let request = front.request(elsewhere: number) {
+        visit.bringHome(request.request, tuples: request.tuples, code)
+      }
+      return front.endElsewhere(number, errorCode: code)
+    }
     front.returnFromElsewhere(number)
     if detour === door { leaveDetour() }
   }
@@ -154,10 +170,10 @@ extension StackQueue where Image: ~Copyable {
   private mutating func admit(_ visitors: Visitors) {
     let room = visitors.room(of: FrontQueue<EmulatedPlatform>.visitorRoom)
     guard room > 0 else { return }
-    for visit in visitors.door.take(room) {
+    for visit in visitors.door.take(room) where !visit.isWithdrawn {
       var request = visit.request
       request.tag = visitors.keep(visit)
-      if case .full = front.submitVisit(request) { visitors.putBack(request.tag) }
+      if case .full = front.submitVisit(request, tuples: visit.tuples) { visitors.putBack(request.tag) }
     }
   }
 
@@ -168,5 +184,29 @@ extension StackQueue where Image: ~Copyable {
       guard let visitors, visitors.settle(completion) else { return completion }
     }
     return nil
+  }
+
+  /// The most milliseconds that a queue which ends waits for what it has begun for others.
+  private static var patience: Int { 200 }
+
+  /// The end of a queue that carries for others: what its backend has begun is finished and answered, so that its owner
+  /// does not do it once more; the rest goes back.
+  static func farewell(
+    _ visitors: Visitors, _ front: inout FrontQueue<EmulatedPlatform>,
+    _ back: inout BackQueue<EmulatedPlatform, Image>?
+  ) {
+    var left = patience
+    while !visitors.isIdle {
+      back?.advance()
+      front.collect()
+      while let completion = front.nextCompletion() { _ = visitors.settle(completion) }
+      guard let descriptor = back?.waitDescriptor, left > 0, (back?.inFlight ?? 0) > 0 else { break }
+      if back?.prepareToWait() == .maySleep {
+        var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        _ = unsafe poll(&waiting, 1, 1)
+      }
+      left -= 1
+    }
+    visitors.returnAll()
   }
 }

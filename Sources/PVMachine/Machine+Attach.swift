@@ -25,7 +25,12 @@ extension Machine {
     definition.isRemovable = configuration.isRemovable
     definition.isBackendTrusted = configuration.isBackendTrusted
     definition.blockProtocol = configuration.blockProtocol
-    let cpus = try takeCPUs(configuration.queues)
+    try take(device)
+    let cpus: [Int]
+    do throws(MachineError) { cpus = try takeCPUs(configuration.queues) } catch {
+      giveBack(device)
+      throw error
+    }
     do throws(MachineError) {
       do throws(StoreError) { try definition.create(in: toolstack) } catch {
         throw .stalled("the store refused: \(error.wireName)")
@@ -40,6 +45,7 @@ extension Machine {
     } catch {
       try? definition.remove(from: toolstack)
       giveBackCPUs(cpus)
+      giveBack(device)
       throw error
     }
   }
@@ -58,13 +64,15 @@ extension AttachedDisk {
       machine.loop.endTick(tick)
       frontend.folder.store.onEvents(nil)
       backend.folder.store.onEvents(nil)
-      try? definition.startDetach(in: machine.toolstack)
+      // A toolstack that has said so already does not say it twice.
+      if backend.folder.value(BackendKey.online) { try? definition.startDetach(in: machine.toolstack) }
       releaseUnusedLinks()
       let stuck = frontend.finishClosing()
       _ = backend.handleWatches()
       backend.finishClosing()
       try? definition.remove(from: machine.toolstack)
       machine.giveBackCPUs(cpus)
+      machine.giveBack(definition.device)
       return stuck
     }
   }

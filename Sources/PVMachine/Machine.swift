@@ -3,7 +3,7 @@
 import BlockIO
 import GuestMemory
 import Synchronization
-import XenBus
+public import XenBus
 public import XenHypervisor
 public import XenStore
 public import XenWire
@@ -13,7 +13,7 @@ public struct MachineConfiguration: Equatable, Sendable {
   /// How the backend reaches foreign pages.
   public var mapping = MappingStrategy.remap
   /// The guest's memory in bytes; sparse.
-  public var guestMemoryByteCount = 8 << 30
+  public var guestMemoryByteCount = 128 << 30
   /// The guest's limits.
   public var guestLimits: DomainLimits
   /// The guest's number.
@@ -28,10 +28,12 @@ public struct MachineConfiguration: Equatable, Sendable {
   /// Whether events travel by FIFO queues instead of two levels of bits.
   public var usesFIFOEvents = false
 
-  /// The defaults: a guest with room for many queues of large buffers.
+  /// The defaults: a guest with room for 64 disks of four queues of large buffers, each page of which has a reference of its own.
+  ///
+  /// Neither costs anything before it is used: memory and grant tables are sparse.
   public init() {
     var limits = DomainLimits.xenDefaults
-    limits.grantFrames = 1024
+    limits.grantFrames = 18_432
     guestLimits = limits
   }
 }
@@ -70,6 +72,7 @@ public final class Machine: Sendable {
   /// The guest's ring page, if its drivers use it.
   private let guestRing: GuestStoreRing?
   private let usedCPUs: Mutex<Set<Int>>
+  private let usedDevices = Mutex<Set<UInt32>>([])
 
   /// Boots a machine without disks.
   public init(_ configuration: MachineConfiguration = MachineConfiguration()) throws(MachineError) {
@@ -190,6 +193,33 @@ public final class Machine: Sendable {
   }
 
   func giveBackCPUs(_ cpus: [Int]) { usedCPUs.withLock { $0.subtract(cpus) } }
+
+  /// Takes a device number for a disk: two disks of one number would share their folders in the store.
+  func take(_ device: VirtualDevice) throws(MachineError) {
+    let isNew = usedDevices.withLock { $0.insert(device.number).inserted }
+    guard isNew else {
+      throw .usage("the machine has a disk \(device.name) (number \(device.number)) already; choose another --vdev")
+    }
+  }
+
+  func giveBack(_ device: VirtualDevice) { _ = usedDevices.withLock { $0.remove(device.number) } }
+
+  /// The first whole disk from xvda on whose number no disk of the machine has; it is taken by attaching it.
+  /// - Parameter claimed: numbers that are spoken for, too.
+  public func freeDevice(besides claimed: Set<UInt32> = []) -> VirtualDevice {
+    let used = usedDevices.withLock { $0 }.union(claimed)
+    for disk in UInt32(0)... {
+      guard let device = VirtualDevice(disk: disk) else { break }
+      if !used.contains(device.number) { return device }
+    }
+    preconditionFailure("more disks than numbers")
+  }
+
+  /// Puts the machine's clock forward, for those who do not want to wait: what is due every second is done as often.
+  public func advanceClock(seconds: Int) {
+    hypervisor.advanceClock(nanoseconds: UInt64(seconds) * 1_000_000_000)
+    loop.pass(seconds: seconds)
+  }
 
   /// What all domains hold of the hypervisor at this moment; equal before a disk came and after it went.
   public var ledger: ResourceLedger { hypervisor.ledger }

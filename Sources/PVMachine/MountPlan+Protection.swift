@@ -20,6 +20,30 @@ extension MountPlan {
     } catch { throw .image(error.sentence) }
     let protected = ProtectedDisk(image, tags: tags)
     if let onViolation { protected.findings.onViolation { onViolation($0.sentence) } }
-    return try StackExport.make(protected, self, on: machine)
+    return try StackExport.make(protected, self, on: machine, imageFindings: protected.findings)
+  }
+}
+
+extension ProtectionFindings {
+  /// A sentence for each of the first violations, and for the last.
+  var sentences: [String] {
+    let first = violations.map(\.sentence)
+    guard count > first.count, let last else { return first }
+    return first + [last.sentence]
+  }
+}
+
+extension AttachedDisk {
+  /// Has what each end of the rings finds told in a sentence, on the queue's own thread.
+  func tellFindings(to tell: (@Sendable (String) -> Void)?) {
+    guard let tell else { return }
+    findings.front.onViolation { tell("found by the frontend: \($0.sentence)") }
+    findings.back.onViolation { tell("found by the backend: \($0.sentence)") }
+  }
+
+  /// What both ends of the rings have found.
+  var findingSentences: [String] {
+    findings.front.sentences.map { "found by the frontend: \($0)" }
+      + findings.back.sentences.map { "found by the backend: \($0)" }
   }
 }

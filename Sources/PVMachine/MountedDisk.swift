@@ -175,6 +175,10 @@ public final class MountedDisk: Sendable {
   /// What the two ends agreed on.
   public var agreement: RingAgreement { export.agreement }
 
+  /// A sentence for each sector that its protection information did not vouch for, on the rings or in the image: the first
+  /// ones, and the last.
+  public var protectionErrors: [String] { export.protectionErrors }
+
   /// What both ends and the file have done so far.
   public var statistics: DiskStatistics { export.statistics }
 }

@@ -4,6 +4,7 @@ import BlockBack
 import BlockIO
 import DiskImages
 import FuseExport
+import Protection
 
 /// A mount without the types of what it is made of.
 protocol RunningExport: Sendable {
@@ -12,6 +13,7 @@ protocol RunningExport: Sendable {
   var statistics: DiskStatistics { get }
   var agreement: RingAgreement { get }
   var phase: DiskPhase { get }
+  var protectionErrors: [String] { get }
   func requestStop(_ urgency: StopUrgency)
   func waitUntilUnmounted() -> FuseOutcome
   func detach()
@@ -48,19 +50,24 @@ enum Medium: Sendable {
 struct StackExport<Image: BlockDevice>: RunningExport {
   let disk: AttachedDisk<Image>
   let mount: FuseMount<AttachedDisk<Image>>
+  /// What the image's own protection information has found.
+  let imageFindings: ProtectionFindings?
 
   /// Attaches and mounts.
-  static func make(_ image: Image, _ plan: MountPlan, on machine: Machine) throws(MountError) -> StackExport {
+  static func make(
+    _ image: Image, _ plan: MountPlan, on machine: Machine, imageFindings: ProtectionFindings? = nil
+  ) throws(MountError) -> StackExport {
     let disk: AttachedDisk<Image>
     do throws(MachineError) { disk = try machine.attach(image, as: plan.disk) } catch {
       if case .usage(let sentence) = error { throw .usage(sentence) }
       throw .environment(error.sentence)
     }
+    disk.tellFindings(to: plan.onViolation)
     do throws(FuseError) {
       let mount = try FuseMount.mount(device: disk, options: plan.fuse)
       disk.onResize { [weak mount] in mount?.announceSize() }
       try mount.start()
-      return StackExport(disk: disk, mount: mount)
+      return StackExport(disk: disk, mount: mount, imageFindings: imageFindings)
     } catch {
       disk.detach()
       switch error {
@@ -75,6 +82,7 @@ struct StackExport<Image: BlockDevice>: RunningExport {
   var statistics: DiskStatistics { DiskStatistics(disk: disk, fuse: mount.statistics) }
   var agreement: RingAgreement { disk.agreement }
   var phase: DiskPhase { disk.phase }
+  var protectionErrors: [String] { (imageFindings?.sentences ?? []) + disk.findingSentences }
   func requestStop(_ urgency: StopUrgency) { mount.requestStop(urgency) }
   func waitUntilUnmounted() -> FuseOutcome { mount.waitUntilUnmounted() }
   func detach() { disk.detach() }

@@ -34,6 +34,7 @@ extension StackQueue where Image: ~Copyable {
   mutating func disconnect(failing: Bool) {
     stopBack?()
     stopBack = nil
+    visitors?.door.shut()
     if let gone = back.take() { _ = consume gone }
     front.suspend()
     if failing { front.abandon() }

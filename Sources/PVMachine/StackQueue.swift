@@ -29,6 +29,8 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
   @usableFromInline var visitors: Visitors?
   /// Through whose ring this queue's I/O travels, when it has none of its own.
   @usableFromInline var detour: Detour?
+  /// This queue's I/Os that others carry, by their number in the frontend's table.
+  var journeys: [Int: Visit] = [:]
   @usableFromInline let pollsFront: Bool
   @usableFromInline let pollsBack: Bool
   let wakeSet: WakeSet
@@ -56,13 +58,17 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
     self.onEnd = onEnd
   }
 
-  /// The backend lets go of the pages before the frontend takes them back; what it carried for others goes back to them.
+  /// The backend lets go of the pages before the frontend takes them back; what it carried for others and had not done
+  /// goes back to them, what others carry for it is nobody's any more.
   deinit {
     stopBack?()
+    var back = consume back
+    var front = consume front
+    for visit in journeys.values { visit.withdraw() }
+    if let visitors { Self.farewell(visitors, &front, &back) }
     _ = consume back
     _ = consume front
     detour?.leave()
-    visitors?.returnAll()
     onEnd()
   }
 
@@ -74,6 +80,11 @@ public struct StackQueue<Image: BlockQueue & ~Copyable>: BlockQueue, ~Copyable {
   @inlinable public func buffer(_ index: Int) -> MemoryExtent { front.buffer(index) }
   /// Accepts a request.
   @inlinable public mutating func submit(_ request: IORequest) -> SubmitOutcome { front.submit(request) }
+  /// Accepts a read or a write with its caller's own protection tuples (DIX), eight bytes for each 512-byte sector.
+  /// - Parameter tuples: kept by the caller until completion; a write's are read, a read's written.
+  public mutating func submit(_ request: IORequest, tuples: MemoryExtent) -> SubmitOutcome {
+    front.submit(request, tuples: tuples)
+  }
   /// Takes one finished request.
   @inlinable
   public mutating func nextCompletion() -> IOCompletion? {

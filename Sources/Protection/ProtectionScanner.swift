@@ -131,6 +131,13 @@ public struct TupleCursor {
     return region.load(UInt64.self, at: offset) ^ inversion
   }
 
+  /// What a request of type 2 starts with: the reference tag of its first tuple, which stays the next one.
+  @inlinable
+  public func startOfType2() -> UInt32 {
+    var ahead = self
+    return ProtectionTuple(memory: ahead.load()).referenceTag
+  }
+
   /// Stores the next tuple's eight bytes; nothing behind the end.
   @inlinable
   public mutating func store(_ word: UInt64) {

@@ -142,13 +142,16 @@ public enum TupleVerdict: Equatable, Sendable, BitwiseCopyable {
 public struct ProtectionViolation: Error, Equatable, Sendable, BitwiseCopyable {
   /// The first 512-byte sector of the interval.
   public var sector: UInt64
+  /// The sectors that one tuple stood for, where they are more than the interval: those of a whole request.
+  public var sectorCount: UInt64
   /// What is wrong.
   public var verdict: TupleVerdict
 
   /// Names a sector and what is wrong with it.
   @inlinable
-  public init(sector: UInt64, verdict: TupleVerdict) {
+  public init(sector: UInt64, verdict: TupleVerdict, sectorCount: UInt64 = 1) {
     self.sector = sector
+    self.sectorCount = sectorCount
     self.verdict = verdict
   }
 
@@ -157,13 +160,26 @@ public struct ProtectionViolation: Error, Equatable, Sendable, BitwiseCopyable {
 
   /// One sentence for a person.
   public var sentence: String {
-    switch verdict {
+    guard sectorCount <= 1 else { return sentenceForMany }
+    return switch verdict {
     case .sound: "sector \(sector) is as it was protected"
     case .wrongGuard(let stored, let computed):
       "sector \(sector) is not as it was written: its guard tag is \(ProtectionViolation.hex(stored)), "
         + "its data gives \(ProtectionViolation.hex(computed))"
     case .wrongReference(let stored, let expected):
       "sector \(sector) holds what belongs elsewhere: its reference tag is \(stored), not \(expected)"
+    }
+  }
+
+  private var sentenceForMany: String {
+    let which = "of the sectors \(sector) to \(sector + sectorCount - 1)"
+    return switch verdict {
+    case .sound: "each \(which) is as it was protected"
+    case .wrongGuard(let stored, let computed):
+      "one \(which) is not as it was sent: their guard tag is \(ProtectionViolation.hex(stored)), "
+        + "their data gives \(ProtectionViolation.hex(computed))"
+    case .wrongReference(let stored, let expected):
+      "one \(which) belongs elsewhere: their reference tag is \(stored), not \(expected)"
     }
   }
 

@@ -114,10 +114,12 @@ final class ServedDisk {
       let table = try CounterTable(count: QueueCounter.allCases.count)
       let queue = try image.makeQueue(
         index, buffers: BufferDemand(count: Int(ring.layout.slotCount), byteCount: 0))
-      let connection = BackConnection(
+      var connection = BackConnection(
         platform: platform, peer: negotiation.peer, port: link.port, ringPages: link.ring, plan: negotiation.plan,
         abilities: device.abilities(for: image.geometry, isPersistent: negotiation.isPersistent),
         policy: device.knobs.notify)
+      connection.maxBufferPages = device.knobs.maxBufferPages
+      connection.bufferSqueezeMilliseconds = device.knobs.bufferSqueezeMilliseconds
       counters.append(table)
       threads.append(
         QueueThread(

@@ -30,13 +30,18 @@ public enum RingKey {
   ///
   /// The thread gave this one no name.
   public static let protection = NodeKey<UInt32>("feature-dif", absent: 0)
+  /// Profiles of protection information that the backend has beside type 1 with a CRC: bit n is profile n.
+  public static let protectionProfiles = NodeKey<UInt32>("feature-dif-profiles", absent: 1)
+  /// The frontend's profile: types 1 to 3 with a CRC are 0 to 2, with the Internet checksum 3 to 5.
+  public static let protectionProfile = NodeKey<UInt32>("dif-profile", absent: 0)
   /// log2 of the pages of the response ring; written by the frontend when they are several.
   public static let responsePageOrder = NodeKey<UInt32>("rsp-ring-page-order", absent: 0)
 
   /// The names of all keys that a frontend may write, but for references.
   static let names = [
     maxRequestSegments.name, segmentRing.name, segmentEntrySize.name, requestSize.name, indirectDescriptors.name,
-    separateRings.name, wholePage.name, alignment.name, protection.name, responsePageOrder.name,
+    separateRings.name, wholePage.name, alignment.name, protection.name, protectionProfile.name,
+    responsePageOrder.name,
   ]
 }
 

@@ -21,6 +21,8 @@ public struct RingOffer: Equatable, Sendable {
   public var maxAlignment = 0
   /// The best protection: off, slot, or sector, which includes slot.
   public var protection = RingProtection.off
+  /// What tuples may be like; type 1 with a CRC is always among them.
+  public var protectionProfiles: Set<RingProtectionProfile> = [.standard]
 
   /// The classic protocol alone.
   public init() {}
@@ -36,6 +38,7 @@ public struct RingOffer: Equatable, Sendable {
     offer.canUseWholePage = true
     offer.maxAlignment = 128
     offer.protection = .sector
+    offer.protectionProfiles = Set(RingProtectionProfile.all)
     return offer
   }()
 
@@ -72,6 +75,10 @@ public struct RingOffer: Equatable, Sendable {
     let alignment = Int(backend.value(RingKey.alignment))
     maxAlignment = alignment >= 128 ? 128 : alignment >= 64 ? 64 : 0
     protection = RingProtection(key: min(backend.value(RingKey.protection), 2)) ?? .off
+    let profiles = backend.value(RingKey.protectionProfiles)
+    for profile in RingProtectionProfile.all where profiles >> profile.number & 1 != 0 {
+      protectionProfiles.insert(profile)
+    }
   }
 
   /// Writes what is offered, and nothing for what is not.
@@ -83,7 +90,12 @@ public struct RingOffer: Equatable, Sendable {
     if canSplit { try backend.write(1, to: RingKey.separateRings) }
     if canUseWholePage { try backend.write(true, to: RingKey.wholePage) }
     if maxAlignment > 0 { try backend.write(UInt32(maxAlignment), to: RingKey.alignment) }
-    if protection != .off { try backend.write(protection.key, to: RingKey.protection) }
+    guard protection != .off else { return }
+    try backend.write(protection.key, to: RingKey.protection)
+    if protectionProfiles.count > 1 {
+      let bits = protectionProfiles.reduce(UInt32(1)) { $0 | 1 << $1.number }
+      try backend.write(bits, to: RingKey.protectionProfiles)
+    }
   }
 
   /// Reads a frontend's choice and holds it against the offer.
@@ -121,8 +133,17 @@ public struct RingOffer: Equatable, Sendable {
       throw RingRefusal("protection of form \(level), the maximum is \(protection.key)")
     }
     plan.protection = chosen
+    if chosen != .off { plan.protectionProfile = try profile(chosenBy: frontend) }
     if let complaint = plan.complaint { throw RingRefusal(complaint) }
     return plan
+  }
+
+  private func profile(chosenBy frontend: DeviceFolder) throws(RingRefusal) -> RingProtectionProfile {
+    let number = frontend.value(RingKey.protectionProfile)
+    guard let profile = RingProtectionProfile.all.first(where: { $0.number == number }),
+      profile == .standard || protectionProfiles.contains(profile)
+    else { throw RingRefusal("protection of profile \(number), which was not offered") }
+    return profile
   }
 
   private func variant(chosenBy frontend: DeviceFolder) throws(RingRefusal) -> RingVariant {
@@ -197,6 +218,8 @@ public struct RingWish: Equatable, Sendable {
   public var alignment = 0
   /// How data is vouched for.
   public var protection = RingProtection.off
+  /// What the tuples are like.
+  public var protectionProfile = RingProtectionProfile.standard
 
   /// The classic protocol.
   public init() {}
@@ -223,6 +246,9 @@ public struct RingWish: Equatable, Sendable {
     // Slots of another form than was wished may have no room: then each sector has its tuple, or nothing has.
     if plan.protection == .slot, !plan.hasRoomForProtection, plan.variant != variant || plan.alignment != alignment {
       plan.protection = offer.protection == .sector ? .sector : .off
+    }
+    if plan.protection != .off, offer.protectionProfiles.contains(protectionProfile) {
+      plan.protectionProfile = protectionProfile
     }
     return plan
   }
@@ -251,6 +277,9 @@ extension RingPlan {
     if usesWholePage { try write(true, RingKey.wholePage) }
     if alignment > 0 { try write(UInt32(alignment), RingKey.alignment) }
     if protection != .off { try write(protection.key, RingKey.protection) }
+    if protection != .off, protectionProfile != .standard {
+      try write(protectionProfile.number, RingKey.protectionProfile)
+    }
   }
 
   /// Takes a former choice out of the frontend's folder, before another one is written.

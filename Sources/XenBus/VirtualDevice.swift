@@ -29,6 +29,18 @@ public struct VirtualDevice: Hashable, Sendable {
     }
   }
 
+  /// The whole xvd disk of an index, from 0: xvda, ..., xvdz, xvdaa, ...; nil from 2^20 on.
+  public init?(disk index: UInt32) {
+    guard let number = Self.xvd(disk: index, partition: 0) else { return nil }
+    self.number = number
+    name = "xvd" + Self.letters(index)
+  }
+
+  /// Names of the same device are equal: `xvda`, `d0p0` and `51712`.
+  public static func == (left: VirtualDevice, right: VirtualDevice) -> Bool { left.number == right.number }
+  /// What is equal hashes alike.
+  public func hash(into hasher: inout Hasher) { hasher.combine(number) }
+
   /// The low 16 bits of the number: the `handle` of requests.
   public var handle: UInt16 { UInt16(truncatingIfNeeded: number) }
 

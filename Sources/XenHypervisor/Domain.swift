@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 import GuestMemory
+import Synchronization
 public import XenWire
 
 /// A guest as its hypervisor keeps it: memory, grant table, foreign pages, event channels, virtual CPUs.
@@ -19,6 +20,8 @@ public final class Domain: Sendable {
   public let virtualCPUs: [VirtualCPU]
   /// With whom it may share.
   public let policy: DomainPolicy
+  private let bufferPageLimit: Int
+  private let bufferPages = Atomic<Int>(0)
 
   init(
     id: DomainID, memoryByteCount: Int, virtualCPUCount: Int, onlineCount: Int, limits: DomainLimits,
@@ -27,6 +30,7 @@ public final class Domain: Sendable {
   ) throws(SystemError) {
     self.id = id
     self.policy = policy
+    bufferPageLimit = limits.bufferPages
     memory = try DomainMemory(domain: id, byteCount: memoryByteCount)
     grantTable = try GrantTable(
       domain: id, memoryPageCount: memory.pageCount, limits: limits, faults: faults)
@@ -43,6 +47,22 @@ public final class Domain: Sendable {
     ResourceLedger(
       allocatedPages: memory.allocatedPageCount, allocatedReferences: grantTable.allocatedReferenceCount,
       pinnedGrants: grantTable.pinnedEntryCount, mappings: grantMappings.count,
-      mappedBytes: grantMappings.mappedByteCount, openPorts: eventChannels.openPortCount)
+      mappedBytes: grantMappings.mappedByteCount, openPorts: eventChannels.openPortCount,
+      bufferPages: bufferPages.load(ordering: .relaxed))
+  }
+
+  /// Gives up pages for foreign ones to stand in; all or nothing.
+  func takeBufferPages(_ count: Int) -> Bool {
+    guard bufferPages.add(count, ordering: .relaxed).newValue <= bufferPageLimit else {
+      giveBufferPages(count)
+      return false
+    }
+    return true
+  }
+
+  /// Takes such pages back.
+  func giveBufferPages(_ count: Int) {
+    let left = bufferPages.subtract(count, ordering: .relaxed).newValue
+    precondition(left >= 0, "more pages taken back than were given up")
   }
 }

@@ -10,17 +10,21 @@ public struct DomainLimits: Equatable, Sendable {
   public var maptrackFrames: Int
   /// Port numbers are below this; the event-channel interface in use may allow fewer (Xen `max_evtchn_port` + 1).
   public var eventPorts: Int
+  /// Pages of its own that the domain can give up at a time for foreign ones to stand in.
+  public var bufferPages: Int
   /// The newest layout of grant entries that the domain may choose (Xen `max_grant_version`).
   public var grantTableVersion: Int
 
   /// Sets limits.
   public init(
-    grantFrames: Int = 64, maptrackFrames: Int = 1024, eventPorts: Int = 131_072, grantTableVersion: Int = 1
+    grantFrames: Int = 64, maptrackFrames: Int = 1024, eventPorts: Int = 131_072, grantTableVersion: Int = 1,
+    bufferPages: Int = .max
   ) {
     self.grantFrames = grantFrames
     self.maptrackFrames = maptrackFrames
     self.eventPorts = eventPorts
     self.grantTableVersion = grantTableVersion
+    self.bufferPages = bufferPages
   }
 
   /// What Xen gives a domain by default, with version 1 grant entries only, as its advisories advise.
@@ -28,8 +32,8 @@ public struct DomainLimits: Equatable, Sendable {
 
   /// Whether the numbers make a machine.
   var isSound: Bool {
-    (1...1024).contains(grantFrames) && (1...65_536).contains(maptrackFrames) && (1...131_072).contains(eventPorts)
-      && (1...2).contains(grantTableVersion)
+    (1...32_768).contains(grantFrames) && (1...65_536).contains(maptrackFrames) && (1...131_072).contains(eventPorts)
+      && (1...2).contains(grantTableVersion) && bufferPages >= 0
   }
 }
 
@@ -49,7 +53,7 @@ public enum DomainPolicy: Equatable, Sendable {
 }
 
 /// How a foreign page becomes reachable in this process.
-public enum MappingStrategy: Equatable, Sendable {
+public enum MappingStrategy: Equatable, Sendable, CaseIterable {
   /// A real mapping of the granter's page at another address, with the grant's rights, undone by a real unmapping.
   case remap
   /// The same accounting, but the address is the granter's own mapping of the page.

@@ -37,8 +37,16 @@ public struct EmulatedPlatform: BackendPlatform, FrontendPlatform, Sendable {
     into results: inout MutableSpan<GrantMapping>
   ) {
     hypervisor.map(
-      references, of: granter, for: domain, flags: writable ? .host : [.host, .readOnly], into: &results)
+      references, of: granter, for: domain, flags: writable ? .host : .readOnlyHost, into: &results)
   }
+
+  /// The machine's clock.
+  public var monotonicNanoseconds: UInt64 { hypervisor.monotonicNanoseconds }
+
+  /// Gives up pages of the domain for foreign ones to stand in.
+  public func takeBufferPages(_ count: Int) -> Bool { domain.takeBufferPages(count) }
+  /// Takes them back.
+  public func giveBufferPages(_ count: Int) { domain.giveBufferPages(count) }
 
   /// Undoes mappings; a handle that is not mapped is left alone and makes the answer false.
   @discardableResult

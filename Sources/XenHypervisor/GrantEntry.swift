@@ -11,6 +11,8 @@ public struct GrantFlags: OptionSet, Hashable, Sendable, BitwiseCopyable {
   public static let permitAccess = GrantFlags(rawValue: 1)
   /// The peer may only read (`GTF_readonly`).
   public static let readOnly = GrantFlags(rawValue: 4)
+  /// The peer may map or copy the page, and only read it.
+  public static let permitReading = GrantFlags(rawValue: 5)
   /// The hypervisor's mark: pinned for reading (`GTF_reading`).
   public static let reading = GrantFlags(rawValue: 8)
   /// The hypervisor's mark: pinned for writing (`GTF_writing`).
@@ -87,4 +89,8 @@ public struct GrantMapFlags: OptionSet, Hashable, Sendable, BitwiseCopyable {
   public static let host = GrantMapFlags(rawValue: 2)
   /// The mapper will only read.
   public static let readOnly = GrantMapFlags(rawValue: 4)
+  /// The mapper's own code will only read.
+  public static let readOnlyHost = GrantMapFlags(rawValue: 6)
+  /// Either kind of address.
+  public static let anywhere = GrantMapFlags(rawValue: 3)
 }

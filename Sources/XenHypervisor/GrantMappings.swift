@@ -110,10 +110,9 @@ public final class GrantMappings: Sendable {
             let entry = state.maptrack[handle]
             guard entry.window?.table === table else { return }
             next = entry.next
-            let forgotten: GrantMapFlags =
-              faults.has(.devicePinForgotten) && entry.flags.contains(.host) ? .device : []
-            table.unpin(
-              entry.reference, increment: GrantPins.increment(for: entry.flags.subtracting(forgotten)), in: &active)
+            var flags = entry.flags
+            if faults.has(.devicePinForgotten), flags.contains(.host) { flags.remove(.device) }
+            table.unpin(entry.reference, increment: GrantPins.increment(for: flags), in: &active)
             state.release(handle)
           }
           if active.isDead { state.dropWindow(on: table) }

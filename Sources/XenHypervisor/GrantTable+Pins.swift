@@ -23,7 +23,7 @@ struct EntryUse {
   var isCopy: Bool
 
   /// The marks that it sets.
-  var marks: GrantFlags { isReadOnly ? .reading : [.reading, .writing] }
+  var marks: GrantFlags { isReadOnly ? .reading : .inUse }
 }
 
 extension GrantTable {
@@ -104,13 +104,13 @@ extension GrantTable {
     let wasWriting = state.entries[index].pins.isPinnedForWriting
     state.entries[index].pins.word -= increment
     let pins = state.entries[index].pins
-    var cleared: GrantFlags = []
+    var cleared = GrantFlags(rawValue: 0)
     if wasWriting && !pins.isPinnedForWriting { cleared.insert(.writing) }
     if !pins.isPinned {
       cleared.insert(.reading)
       state.pinnedCount -= 1
     }
-    if faults.has(.marksGoWithFirstUnmap) { cleared = [.reading, .writing] }
+    if faults.has(.marksGoWithFirstUnmap) { cleared = .inUse }
     if !cleared.isEmpty { clearMarks(cleared, of: index) }
   }
 

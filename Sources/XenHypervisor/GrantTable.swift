@@ -109,7 +109,7 @@ public import XenWire
   /// Lets `domain` map the page: domid and frame first, then a barrier, then the flags.
   @inlinable
   public func grantAccess(_ reference: GrantReference, to domain: DomainID, frame: FrameNumber, isReadOnly: Bool) {
-    let flags: GrantFlags = isReadOnly ? [.permitAccess, .readOnly] : .permitAccess
+    let flags: GrantFlags = isReadOnly ? .permitReading : .permitAccess
     let index = Int(reference.rawValue)
     if version == 1 {
       let entry = index * GrantEntryV1.byteCount

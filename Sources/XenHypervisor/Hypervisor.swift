@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+import CLinux
 import GuestMemory
 import Synchronization
 public import XenWire
@@ -22,6 +23,8 @@ public final class Hypervisor: Sendable {
   public let mapping: MappingStrategy
   let fabric: EventFabric
   let faults: PlantedFaults
+  /// How far the machine's clock is ahead of the host's, in nanoseconds.
+  private let clockLead = Atomic<UInt64>(0)
   /// Held while a domain is made, so that two never get one number.
   private let creation = RankedLock(.creation, ())
   private let domains = RankedLock<[DomainID: Domain]>(.domains, [:])
@@ -37,6 +40,12 @@ public final class Hypervisor: Sendable {
     self.faults = faults
     do throws(SystemError) { fabric = try EventFabric(faults: faults) } catch { throw HypervisorError(error) }
   }
+
+  /// Nanoseconds since some fixed moment, never going back.
+  public var monotonicNanoseconds: UInt64 { pv_monotonic_nanoseconds() &+ clockLead.load(ordering: .relaxed) }
+
+  /// Puts the machine's clock forward.
+  public func advanceClock(nanoseconds: UInt64) { clockLead.add(nanoseconds, ordering: .relaxed) }
 
   /// Creates a domain.
   /// - Parameters:
@@ -101,7 +110,7 @@ public final class Hypervisor: Sendable {
   ) {
     precondition(results.count >= references.count, "fewer results than references")
     let refusal: GrantStatus
-    if flags.isDisjoint(with: [.host, .device]) {
+    if flags.isDisjoint(with: .anywhere) {
       refusal = .badReference
     } else if let granter = domain(granter) {
       guard granter.policy.allows(mapper.id) else {

@@ -20,7 +20,7 @@ struct MapperState {
   mutating func window(
     on table: GrantTable, memory: DomainMemory, strategy: MappingStrategy
   ) throws(SystemError) -> ForeignWindow {
-    if let window = windows.first(where: { $0.table === table }) { return window }
+    for index in 0..<windows.count where windows[index].table === table { return windows[index] }
     let window = try ForeignWindow(table: table, memory: memory, strategy: strategy)
     windows.append(window)
     return window
@@ -33,7 +33,7 @@ struct MapperState {
 
   /// Puts a handle back whose grant is not pinned (any more).
   mutating func release(_ handle: GrantHandle) {
-    maptrack[handle].window?.handleCount -= 1
+    if let window = maptrack[handle].window { window.handleCount -= 1 }
     maptrack.give(handle)
   }
 }
@@ -92,11 +92,13 @@ extension MapperState {
     for index in references.indices where results[index].status == .okay {
       let frame = Int(results[index].address)
       let handle = results[index].handle
-      maptrack[handle].state = .live
-      maptrack[handle].flags = flags
-      maptrack[handle].reference = references[index]
-      maptrack[handle].page = frame
-      maptrack[handle].window = window
+      var entry = maptrack[handle]
+      entry.state = .live
+      entry.flags = flags
+      entry.reference = references[index]
+      entry.page = frame
+      entry.window = window
+      maptrack[handle] = entry
       window.handleCount += 1
       guard flags.contains(.host) else { continue }
       guard let access = window.count(1, of: frame, isReadOnly: flags.contains(.readOnly)) else { continue }
@@ -157,7 +159,7 @@ extension MapperState {
         list.isComplete = false
         continue
       }
-      let entry = maptrack[handle]
+      var entry = maptrack[handle]
       let access = countDown(entry)
       if let access {
         if !(run.isIn(entry) && run.pages.extend(by: entry.page, needing: access)) {
@@ -165,8 +167,9 @@ extension MapperState {
           run = ClosingRun(entry, access: access, after: list.last)
         }
       }
-      maptrack[handle].state = .closing
-      maptrack[handle].next = .invalid
+      entry.state = .closing
+      entry.next = .invalid
+      maptrack[handle] = entry
       if list.last == .invalid { list.first = handle } else { maptrack[list.last].next = handle }
       list.last = handle
     }

@@ -16,7 +16,7 @@ struct MaptrackEntry {
   }
 
   var state = State.free
-  var flags: GrantMapFlags = []
+  var flags = GrantMapFlags(rawValue: 0)
   var reference = GrantReference(rawValue: 0)
   /// The next entry of the list that this one is on: the free list, or a batch's own.
   var next = GrantHandle.invalid
@@ -60,7 +60,6 @@ struct Maptrack {
   subscript(handle: GrantHandle) -> MaptrackEntry {
     get { entries[Int(handle.rawValue)] }
     set { entries[Int(handle.rawValue)] = newValue }
-    _modify { yield &entries[Int(handle.rawValue)] }
   }
 
   /// Whether the handle names a mapping.
@@ -85,8 +84,10 @@ struct Maptrack {
     }
     let handle = firstFree
     if !faults.has(.handleStaysFree) { firstFree = self[handle].next }
-    self[handle].state = .opening
-    self[handle].next = .invalid
+    var entry = self[handle]
+    entry.state = .opening
+    entry.next = .invalid
+    self[handle] = entry
     takenCount += 1
     return handle
   }
@@ -94,8 +95,9 @@ struct Maptrack {
   /// Puts a handle back on the free list.
   mutating func give(_ handle: GrantHandle) {
     precondition(self[handle].state == .opening || self[handle].state == .closing, "a handle freed twice")
-    self[handle] = MaptrackEntry()
-    self[handle].next = firstFree
+    var entry = MaptrackEntry()
+    entry.next = firstFree
+    self[handle] = entry
     firstFree = handle
     takenCount -= 1
   }

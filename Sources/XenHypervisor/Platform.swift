@@ -56,6 +56,18 @@ public protocol BackendPlatform: PlatformClock {
   func close(_ port: EventPort)
   /// Signals the port's peer.
   func notify(_ port: EventPort)
+  /// Gives up pages of the domain for foreign ones to stand in; all or nothing.
+  /// - Returns: false when the domain has no more to give.
+  func takeBufferPages(_ count: Int) -> Bool
+  /// Takes back pages that were given up.
+  func giveBufferPages(_ count: Int)
+}
+
+extension BackendPlatform {
+  /// Where somebody else keeps the pages, as a real Xen's libraries do, there is nothing to give up.
+  public func takeBufferPages(_ count: Int) -> Bool { true }
+  /// Nothing was given up.
+  public func giveBufferPages(_ count: Int) {}
 }
 
 /// Foreign pages mapped one behind the other.

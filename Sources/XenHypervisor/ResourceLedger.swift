@@ -14,11 +14,13 @@ public struct ResourceLedger: Equatable, Sendable {
   public var mappedBytes: Int
   /// Event-channel ports that are not closed.
   public var openPorts: Int
+  /// Pages that domains have given up for foreign ones to stand in.
+  public var bufferPages: Int
 
   /// Sets counts; all are zero unless given.
   public init(
     allocatedPages: Int = 0, allocatedReferences: Int = 0, pinnedGrants: Int = 0, mappings: Int = 0,
-    mappedBytes: Int = 0, openPorts: Int = 0
+    mappedBytes: Int = 0, openPorts: Int = 0, bufferPages: Int = 0
   ) {
     self.allocatedPages = allocatedPages
     self.allocatedReferences = allocatedReferences
@@ -26,6 +28,7 @@ public struct ResourceLedger: Equatable, Sendable {
     self.mappings = mappings
     self.mappedBytes = mappedBytes
     self.openPorts = openPorts
+    self.bufferPages = bufferPages
   }
 
   /// Adds two ledgers, count by count.
@@ -34,6 +37,7 @@ public struct ResourceLedger: Equatable, Sendable {
       allocatedPages: left.allocatedPages + right.allocatedPages,
       allocatedReferences: left.allocatedReferences + right.allocatedReferences,
       pinnedGrants: left.pinnedGrants + right.pinnedGrants, mappings: left.mappings + right.mappings,
-      mappedBytes: left.mappedBytes + right.mappedBytes, openPorts: left.openPorts + right.openPorts)
+      mappedBytes: left.mappedBytes + right.mappedBytes, openPorts: left.openPorts + right.openPorts,
+      bufferPages: left.bufferPages + right.bufferPages)
   }
 }

@@ -45,6 +45,34 @@ public enum RingProtection: String, Sendable, CaseIterable {
   public static func pages(for sectors: UInt64) -> Int { Int(truncatingIfNeeded: (sectors &+ 511) >> 9) }
 }
 
+/// What tuples on the rings are like: a type of T10 protection information, and how the guard is made.
+public struct RingProtectionProfile: Hashable, Sendable {
+  /// 1: the reference tag is the sector's number. 2: it counts on from the request's first tuple. 3: it is not checked.
+  public let type: UInt8
+  /// Whether the guard is the Internet checksum instead of the CRC.
+  public let usesInternetChecksum: Bool
+
+  /// Names a profile; nil unless the type is 1, 2 or 3.
+  public init?(type: Int, usesInternetChecksum: Bool = false) {
+    guard (1...3).contains(type) else { return nil }
+    self.type = UInt8(type)
+    self.usesInternetChecksum = usesInternetChecksum
+  }
+
+  private init(number: UInt32) {
+    type = UInt8(number % 3 + 1)
+    usesInternetChecksum = number >= 3
+  }
+
+  /// Type 1 with a CRC: what everybody who vouches for data can do.
+  public static let standard = RingProtectionProfile(number: 0)
+  /// All of them, in the order of their numbers.
+  public static let all = (0..<6).map { RingProtectionProfile(number: $0) }
+
+  /// The number in the store: types 1 to 3 with a CRC are 0 to 2, with the checksum 3 to 5.
+  public var number: UInt32 { UInt32(type) - 1 + (usesInternetChecksum ? 3 : 0) }
+}
+
 /// What both ends of a queue agreed on about the form of its rings; one value for all queues of a disk.
 public struct RingPlan: Equatable, Sendable {
   /// The ABI.
@@ -67,6 +95,8 @@ public struct RingPlan: Equatable, Sendable {
   public var segmentsPerRequest = BlockLimits.directSegments
   /// How data is vouched for.
   public var protection = RingProtection.off
+  /// What the tuples are like.
+  public var protectionProfile = RingProtectionProfile.standard
   /// `segment-ring`: bytes in an entry, 6 or 8.
   public var segmentEntrySize = BlockLimits.segmentSize
   /// `segment-ring`: pages of the ring of segments.

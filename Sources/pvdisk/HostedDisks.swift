@@ -8,6 +8,7 @@ import FuseExport
 import Glibc
 import PVMachine
 import Synchronization
+import XenBus
 
 /// The disks on this process's machine: the first is the one that the process was started for, others come and go through
 /// the control socket.
@@ -23,6 +24,8 @@ final class HostedDisks: Sendable {
     var failures: [String] = []
     var signals = 0
     var isOver = false
+    /// Numbers of disks that are being attached.
+    var claimed: Set<UInt32> = []
   }
 
   private let machine: Machine
@@ -153,8 +156,10 @@ final class HostedDisks: Sendable {
 
   private func attach(_ request: ControlRequest) throws -> MountedDisk {
     let command = try AttachCommand.parse(request.arguments ?? [])
+    let device = try claim(command.disk.vdev)
+    defer { _ = state.withLock { $0.claimed.remove(device.number) } }
     let plan = try command.disk.plan(
-      image: request.image ?? "", mountPoint: request.mountPoint ?? "", vdev: command.disk.vdev ?? freeName)
+      image: request.image ?? "", mountPoint: request.mountPoint ?? "", vdev: command.disk.vdev ?? device.name)
     let disk = try Mounting.refusing { () throws(MountError) in try MountedDisk.mount(plan, on: machine) }
     let isOver = state.withLock { $0.isOver }
     add(disk)
@@ -165,11 +170,23 @@ final class HostedDisks: Sendable {
     return disk
   }
 
-  /// The first name from xvda on that no disk here has.
-  private var freeName: String {
-    let used = Set(disks.map(\.plan.disk.device))
-    let names = "abcdefghijklmnopqrstuvwxyz".map { "xvd\($0)" }
-    return names.first { !used.contains($0) } ?? "xvda"
+  /// Keeps a device for the disk that is being attached: the one that was asked for, or the first from xvda on that no
+  /// disk here has.
+  private func claim(_ name: String?) throws -> VirtualDevice {
+    try state.withLock { state in
+      let device: VirtualDevice
+      if let name {
+        guard let named = VirtualDevice(name) else {
+          throw Refusal(
+            "'\(name)' is not a disk name; use xvda, xvdb, ... or a device number", status: ExitStatus.usage)
+        }
+        device = named
+      } else {
+        device = machine.freeDevice(besides: state.claimed)
+      }
+      state.claimed.insert(device.number)
+      return device
+    }
   }
 
   /// Ends a disk; whoever ended the last one is told of the process's end by the hang-up.

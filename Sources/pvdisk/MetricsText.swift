@@ -3,7 +3,7 @@
 /// A machine's disks in the OpenMetrics text format, for Prometheus and whoever reads it.
 enum MetricsText {
   /// Levels; everything else only grows.
-  private static let levels: Set<String> = ["grants_persistent", "stuck_pages"]
+  private static let levels: Set<String> = ["grants_persistent", "stuck_pages", "buffer_pages"]
 
   static func text(_ reports: [StatusReport]) -> String {
     var lines: [String] = []

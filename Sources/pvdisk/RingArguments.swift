@@ -39,6 +39,15 @@ struct RingArguments: ParsableArguments {
     help: ArgumentHelp("Vouch for data in the rings: off, slot (one tuple a request), sector.", valueName: "how"))
   var dif = RingProtection.off
 
+  @Option(
+    help: ArgumentHelp(
+      "What a tuple's reference tag says: 1 the sector's number, 2 the place in the request, 3 nothing.",
+      valueName: "type"))
+  var difType: Int?
+
+  @Option(help: ArgumentHelp("How a tuple's guard tag is made: crc, or ip (the Internet checksum).", valueName: "how"))
+  var difGuard: GuardName?
+
   @Option(help: ArgumentHelp("Bytes of an entry of the segment ring: 6 or 8.", valueName: "bytes"))
   var segmentEntry: Int?
 
@@ -50,6 +59,11 @@ struct RingArguments: ParsableArguments {
     case classic, x86_32, arm, wide
     case segmentRing = "segment-ring"
     case slim64, slim32
+  }
+
+  enum GuardName: String, ExpressibleByArgument, CaseIterable {
+    case crc
+    case internetChecksum = "ip"
   }
 
   enum ABIName: String, ExpressibleByArgument, CaseIterable {
@@ -78,6 +92,14 @@ struct RingArguments: ParsableArguments {
     if segmentEntry != nil, variant != .segmentRing {
       throw ValidationError("--segment-entry is for --protocol segment-ring; \(ringProtocol.rawValue) has no such ring")
     }
+    if dif == .off, difType != nil || difGuard != nil {
+      throw ValidationError(
+        "--dif-type and --dif-guard say what tuples are like; ask for tuples with --dif slot or sector")
+    }
+    let usesChecksum = difGuard == .internetChecksum
+    guard let profile = RingProtectionProfile(type: difType ?? 1, usesInternetChecksum: usesChecksum) else {
+      throw ValidationError("--dif-type must be 1, 2 or 3, not \(difType ?? 0)")
+    }
     disk.blockProtocol = (abi ?? named ?? .x86_64).wire
     disk.rings.variant = variant
     disk.rings.segmentsPerRequest = disk.indirectSegments
@@ -88,6 +110,7 @@ struct RingArguments: ParsableArguments {
     disk.rings.usesWholePage = wholePage
     disk.rings.alignment = align ?? 0
     disk.rings.protection = dif
+    disk.rings.protectionProfile = profile
     if let backProtocol { disk.offer = backProtocol == .classic ? RingOffer() : .only(backProtocol) }
     disk.frontNotify = notify.front
     disk.backNotify = notify.back

@@ -27,6 +27,8 @@ struct StatusReport: Codable {
   /// `connected`, `suspended`, `gone`, or on the way between them.
   var phase: String
   var rings: AgreementReport
+  /// Sectors that their protection information did not vouch for: one sentence each, the first ones and the last.
+  var protectionErrors: [String]
   var statistics: StatisticsReport
 
   init(_ mounted: MountedDisk) {
@@ -48,6 +50,7 @@ struct StatusReport: Codable {
     placement = mounted.plan.disk.placement.rawValue
     phase = mounted.phase.rawValue
     rings = AgreementReport(mounted.agreement)
+    protectionErrors = mounted.protectionErrors
     statistics = StatisticsReport(mounted.statistics)
   }
 }
@@ -61,6 +64,9 @@ struct AgreementReport: Codable {
   var wholePage: Bool
   var alignment: Int
   var dif: String
+  /// 1, 2 or 3, and `crc` or `ip`, where there are tuples.
+  var difType: Int?
+  var difGuard: String?
   var slotBytes: Int
   var requests: Int
   var segments: Int
@@ -77,6 +83,10 @@ struct AgreementReport: Codable {
     wholePage = plan.usesWholePage
     alignment = plan.alignment
     dif = plan.protection.rawValue
+    if plan.protection != .off {
+      difType = Int(plan.protectionProfile.type)
+      difGuard = plan.protectionProfile.usesInternetChecksum ? "ip" : "crc"
+    }
     slotBytes = geometry.requestStride
     requests = Int(geometry.depth)
     segments = agreement.segments

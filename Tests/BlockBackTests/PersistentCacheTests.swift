@@ -42,6 +42,8 @@ struct PersistentCacheTests {
     let knobs = BackendKnobs()
     #expect(knobs.maxPersistentGrants == linux["max_persistent_grants"])
     #expect(knobs.persistentGrantUnusedSeconds == linux["persistent_grant_unused_seconds"])
+    #expect(knobs.maxBufferPages == linux["max_buffer_pages"])
+    #expect(knobs.bufferSqueezeMilliseconds == linux["buffer_squeeze_duration_ms"])
     #expect(knobs.maxIndirectSegments == linux["max_indirect_segments"])
     #expect(knobs.maxRingPageOrder == linux["max_ring_page_order"])
     #expect(PersistentGrantCache.percentClean == linux["lru_percent_clean"])

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 import BlockIO
+import CSystemFaults
 import DiskImages
 import Glibc
 import PVTestSupport
@@ -78,6 +79,39 @@ struct RawImageRangeTests {
     for offset in mebibyte..<2 * mebibyte { expected[offset] = 0 }
     for offset in 3 * mebibyte - 512..<3 * mebibyte + 512 { expected[offset] = 0 }
     #expect(try scratch.read() == expected)
+  }
+
+  @Test(
+    "a secure discard overwrites and makes that durable before it punches, whichever of the three fails",
+    arguments: [ImageOptions.CacheMode.writeback, .none])
+  func secureDiscard(cache: ImageOptions.CacheMode) throws {
+    let fill = [UInt8](repeating: 7, count: 4 * mebibyte)
+    let range = mebibyte..<2 * mebibyte
+    for (call, isOverwritten) in [(PV_FAULTY_WRITE, false), (PV_FAULTY_SYNC, true), (PV_FAULTY_ALLOCATE, true)] {
+      try scratch.write(fill)
+      let image = try RawImage.open(path: scratch.file(), options: ImageOptions(cache: cache, engine: .blocking))
+      do {
+        var driver = try image.driver()
+        #expect(driver.run(.flush()) == 0)
+        pv_faults_set(call, EIO, 0, 0)
+        let code = driver.run(at: mebibyte, mebibyte, .secureDiscard)
+        #expect(pv_faults_clear() > 0)
+        #expect(code == EIO)
+        // What somebody else sees in the file at the moment at which the call failed.
+        #expect(scratch.allocatedByteCount() == 4 * mebibyte, "nothing has been punched")
+        let bytes = try scratch.read()
+        let isRight = bytes[range].allSatisfy { $0 == (isOverwritten ? 0 : 7) }
+        #expect(isRight, "after \(call)")
+        let isElsewhereWhole =
+          bytes[..<mebibyte] == fill[..<mebibyte] && bytes[(2 * mebibyte)...] == fill[(2 * mebibyte)...]
+        #expect(isElsewhereWhole)
+        if call != PV_FAULTY_SYNC {
+          #expect(driver.run(at: mebibyte, mebibyte, .secureDiscard) == 0, "the fault has gone")
+          #expect(scratch.allocatedByteCount() == 3 * mebibyte)
+        }
+      }
+      try? image.close()
+    }
   }
 
   @Test("zeroed sectors read as zeros, and keep the file's length", arguments: [false, true])

@@ -20,6 +20,10 @@ struct LifeTests {
       #expect(try scene.shell("printf x | dd of=o/xvdq bs=1 conv=notrunc").status != 0, "read-only")
       let twice = try scene.shell("pvdisk attach e.img n --to m --vdev xvdb")
       #expect(twice.status == 3 && twice.errors.contains("in use"), "\(twice)")
+      try scene.ok("pvdisk create g.img 1M && mkdir p")
+      let taken = try scene.shell("pvdisk attach g.img p --to m --vdev 51712")
+      #expect(taken.status != 0 && taken.errors.contains("has a disk xvda"), "\(taken)")
+      try scene.ok("dd if=m/xvda bs=4096 count=1 status=none | wc -c | grep -qx 4096")
       try scene.ok("pvdisk detach xvdb --from m && test ! -e n/xvdb && pvdisk detach o && pvdisk status m")
       #expect(try scene.ok("dd if=e.img bs=512 skip=3 count=1 status=none | head -c 5") == "hello")
       // The name is free again.

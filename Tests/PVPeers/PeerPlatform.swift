@@ -18,6 +18,8 @@ public final class PeerPlatform: BackendPlatform, FrontendPlatform, Sendable {
     public var grants = 0
     /// Grants ended with success.
     public var ended = 0
+    /// Pages that the domain gave up for foreign ones to stand in.
+    public var bufferPagesTaken = 0
   }
 
   /// One batch of mappings.
@@ -99,6 +101,15 @@ public final class PeerPlatform: BackendPlatform, FrontendPlatform, Sendable {
     inner.notify(port)
   }
 
+  /// Gives up pages, and notes it if that went well.
+  public func takeBufferPages(_ count: Int) -> Bool {
+    let isTaken = inner.takeBufferPages(count)
+    if isTaken { record.withLock { $0.bufferPagesTaken += count } }
+    return isTaken
+  }
+  /// Takes pages back.
+  public func giveBufferPages(_ count: Int) { inner.giveBufferPages(count) }
+
   // MARK: Frontend
 
   /// Takes pages.
@@ -146,9 +157,10 @@ public struct PeerMachine: Sendable {
   public static let strangerID = DomainID(rawValue: 2)
 
   /// Boots two domains and a stranger.
-  public init(mapping: MappingStrategy = .remap) throws {
+  public init(mapping: MappingStrategy = .remap, bufferPages: Int = .max) throws {
     hypervisor = try Hypervisor(mapping: mapping)
-    let first = try hypervisor.createDomain(.control, memoryByteCount: 1 << 20, virtualCPUCount: 1)
+    let first = try hypervisor.createDomain(
+      .control, memoryByteCount: 1 << 20, virtualCPUCount: 1, limits: DomainLimits(bufferPages: bufferPages))
     var limits = DomainLimits.xenDefaults
     limits.grantFrames = 64
     let second = try hypervisor.createDomain(

@@ -36,6 +36,8 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     public var mapping = MappingStrategy.remap
     /// Bugs of the backend.
     public var faults = RingFaults()
+    /// Pages that the backend's domain can give up for foreign ones to stand in.
+    public var bufferPages = Int.max
 
     /// The defaults.
     public init() {}
@@ -66,7 +68,7 @@ public final class ScriptedFrontend<ABI: RingFormat> {
 
   /// Makes both ends.
   public init(_ setup: Setup = Setup()) throws {
-    machine = try PeerMachine(mapping: setup.mapping)
+    machine = try PeerMachine(mapping: setup.mapping, bufferPages: setup.bufferPages)
     ledgerBefore = machine.ledger
     disk = GatedDisk(try MemoryDisk(geometry: setup.geometry))
     let plan = setup.plan ?? ABI.plan(ringPages: setup.ringPages)
@@ -86,9 +88,11 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     let port = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
     let mapping = try machine.control.mapContiguously(ringReferences, of: PeerMachine.guestID)
     counters = try CounterTable(count: QueueCounter.allCases.count)
-    let connection = BackConnection(
+    var connection = BackConnection(
       platform: machine.control, peer: PeerMachine.guestID, port: port, ringPages: mapping, plan: plan,
       abilities: setup.abilities, policy: setup.policy)
+    connection.maxBufferPages = setup.knobs.maxBufferPages
+    connection.bufferSqueezeMilliseconds = setup.knobs.bufferSqueezeMilliseconds
     let attached = try BackRing(attachingTo: mapping.region, geometry)
     let cache = try PersistentGrantCache(knobs: setup.knobs)
     let image = try disk.makeQueue(0, buffers: BufferDemand(count: Int(ring.slotCount), byteCount: 0))

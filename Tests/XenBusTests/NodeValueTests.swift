@@ -143,6 +143,10 @@ struct VirtualDeviceTests {
         #expect(VirtualDevice(text)?.name == name, "\(text)")
       }
     }
+    #expect(VirtualDevice("xvda") == VirtualDevice("d0p0") && VirtualDevice("xvda") == VirtualDevice("51712"))
+    #expect(VirtualDevice("xvda") != VirtualDevice("hda"), "two numbers, though Linux calls both xvda")
+    #expect(Set(["xvdaa", "d26p0", "268442112"].compactMap { VirtualDevice($0) }).count == 1)
+    #expect(VirtualDevice(disk: 26)?.name == "xvdaa" && VirtualDevice(disk: 1 << 20) == nil)
     #expect(VirtualDevice("12345")?.name == "12345", "a number without a name is its own")
   }
 }

@@ -107,7 +107,7 @@ struct RingNegotiationTests {
       try bench.nodes(bench.back) == [
         "max-request-segments": "256", "feature-segment-ring": "1", "feature-request-size": "1",
         "indirect-descriptors": "1", "feature-separate-req-and-rsp": "1", "feature-whole-page-ring": "1",
-        "alignment": "128", "feature-dif": "2",
+        "alignment": "128", "feature-dif": "2", "feature-dif-profiles": "63",
       ])
     var wish = RingWish()
     wish.variant = .slim32
@@ -120,6 +120,41 @@ struct RingNegotiationTests {
         "indirect-descriptors": "1", "feature-separate-req-and-rsp": "1", "feature-whole-page-ring": "1",
         "alignment": "64", "rsp-ring-page-order": "3",
       ])
+  }
+
+  @Test("what tuples are like is agreed on: one profile that both ends have, and type 1 with a CRC without a word")
+  func protectionProfiles() throws {
+    for profile in RingProtectionProfile.all {
+      let bench = try Bench()
+      var wish = RingWish()
+      wish.protection = .sector
+      wish.protectionProfile = profile
+      let plans = try bench.agree(wish, .everything, pages: 1)
+      #expect(plans.front.protectionProfile == profile && plans.back.protectionProfile == profile)
+      let written = try bench.nodes(bench.front)["dif-profile"]
+      #expect(written == (profile == .standard ? nil : "\(profile.number)"))
+      var old = RingOffer.everything
+      old.protectionProfiles = [.standard]
+      #expect(try Bench().agree(wish, old, pages: 1).front.protectionProfile == .standard, "the backend knows no other")
+      wish.protection = .off
+      #expect(
+        try Bench().agree(wish, .everything, pages: 1).front.protectionProfile == .standard, "no tuples, no profile")
+    }
+    for number in ["6", "4294967295"] {
+      let bench = try Bench()
+      try bench.front.store.write(bench.front.path / "feature-dif", "2")
+      try bench.front.store.write(bench.front.path / "dif-profile", number)
+      let refusal = #expect(throws: RingRefusal.self) {
+        try RingOffer.everything.accept(bench.front, .x86_64, ringPages: 1)
+      }
+      #expect(refusal?.text == "protection of profile \(number), which was not offered")
+    }
+    let bench = try Bench()
+    try bench.front.store.write(bench.front.path / "feature-dif", "2")
+    try bench.front.store.write(bench.front.path / "dif-profile", "3")
+    var old = RingOffer.everything
+    old.protectionProfiles = [.standard]
+    #expect(throws: RingRefusal.self) { try old.accept(bench.front, .x86_64, ringPages: 1) }
   }
 
   @Test("what the thread misspelt is understood and never written")
