@@ -135,6 +135,7 @@ let package = Package(
       path: "Tests/SimulationTool",
       swiftSettings: checked),
     tests("SimulationTests", imports: ["PVSimulation", "SharedRing"]),
+    .testTarget(name: "DocumentTests", path: "Tests/DocumentTests", swiftSettings: checked),
     tests("GuestMemoryTests", imports: ["GuestMemory"]),
     tests("XenWireTests", imports: ["XenWire", "GuestMemory", "XenRecords"]),
     tests("SharedRingTests", imports: ["SharedRing", "XenWire", "GuestMemory", "CLinux", "XenRecords"]),

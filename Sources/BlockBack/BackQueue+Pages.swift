@@ -119,7 +119,9 @@ extension BackQueue where Image: ~Copyable {
   func failure(_ request: Int, _ errorCode: CInt) -> BlockStatus {
     let operation = unsafe pending.requests[request].operation
     let canBeUnsupported = operation != .read && operation != .write
-    return canBeUnsupported && errorCode == 95 ? .unsupported : .error
+    guard canBeUnsupported, errorCode == 95 else { return .error }
+    if operation == .flushDiskCache || operation == .writeBarrier { withdraw(operation) }
+    return .unsupported
   }
 
   /// Lets go of the request's pages and puts its response on the ring.

@@ -42,6 +42,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @usableFromInline let protection: RingProtection
   @usableFromInline let scanner: ProtectionScanner?
   let findings: ProtectionFindings?
+  private let onWithdrawal: (@Sendable (BlockOperation) -> Void)?
   @usableFromInline var barrier: Int = -1
   @usableFromInline var now: UInt64 = 0
   /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
@@ -63,6 +64,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
       connection.plan.protection == .off
       ? nil : ProtectionScanner(form: ProtectionForm(connection.plan.protectionProfile))
     findings = connection.findings
+    onWithdrawal = connection.onWithdrawal
     validator = RequestValidator(geometry: geometry, isReadOnly: connection.abilities.isReadOnly)
     format = connection.plan.format
     directLimit = connection.plan.directSegments
@@ -240,6 +242,10 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     counters.set(UInt64(cache.count), at: QueueCounter.grants_persistent.rawValue)
   }
 
+  /// The disk does not know an operation that was offered (blkback's `xen_blkbk_flush_diskcache` with 0).
+  @usableFromInline
+  func withdraw(_ operation: BlockOperation) { onWithdrawal?(operation) }
+
   /// Gives free pages back that are more than the ring may keep.
   @usableFromInline
   mutating func shrinkPool() {
@@ -301,6 +307,8 @@ public struct BackConnection<Platform: BackendPlatform> {
   public let policy: NotificationPolicy
   /// Where data that nobody vouches for is named, if anywhere.
   public var findings: ProtectionFindings?
+  /// Told on the queue's thread that the disk does not know a flush or a barrier which was offered.
+  public var onWithdrawal: (@Sendable (BlockOperation) -> Void)?
   /// `max_buffer_pages`.
   public var maxBufferPages = BackendKnobs().maxBufferPages
   /// `buffer_squeeze_duration_ms`.

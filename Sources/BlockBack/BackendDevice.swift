@@ -5,7 +5,7 @@ import Synchronization
 public import XenBus
 public import XenHypervisor
 import XenStore
-import XenWire
+public import XenWire
 
 /// The control plane of a backend: its half of the conversation in the store, and the mapped rings that come out of it
 /// (blkback's probe, `connect_ring` and `connect`).
@@ -123,6 +123,15 @@ public final class BackendDevice<Platform: BackendPlatform & Sendable>: Sendable
 
   /// The queues are closed: tells the frontend.
   public func finishClosing() { try? folder.switchState(to: .closed) }
+
+  /// Takes an offer back that the disk cannot keep, while the connection lives: only a frontend that comes later reads it.
+  public func withdraw(_ operation: BlockOperation) {
+    switch operation {
+    case .flushDiskCache: try? folder.write(false, to: BackendKey.featureFlushCache)
+    case .writeBarrier: try? folder.write(false, to: BackendKey.featureBarrier)
+    default: break
+    }
+  }
 
   /// Tells the frontend of a new capacity: `sectors`, and the same state once more, in one transaction.
   public func announceCapacity(_ sectors: UInt64) throws(HandshakeFailure) {

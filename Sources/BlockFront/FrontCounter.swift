@@ -28,6 +28,8 @@ public enum FrontCounter: Int, CaseIterable, Sendable {
   case visits
   /// Connections that were over while the queue lived.
   case reconnects
+  /// Notifications that were held back because more requests were about to come.
+  case notifications_deferred
 
   /// The name as it is reported.
   public var name: String { "\(self)" }

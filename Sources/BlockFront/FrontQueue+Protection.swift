@@ -76,7 +76,8 @@ extension FrontQueue {
     guardian = FrontGuardian(
       slots: protection == .off ? 0 : shadows.count, segments: protection == .off ? 0 : abilities.maxSegments,
       firstPage: arena.descriptorPage + shadows.count * descriptorPagesPerSlot,
-      pagesPerSlot: Self.tuplePages(connection), profile: connection.plan.protectionProfile)
+      pagesPerSlot: Self.tuplePages(of: connection.plan, segments: abilities.maxSegments),
+      profile: connection.plan.protectionProfile)
   }
 
   /// The memory of a request's data, as this end sees it.

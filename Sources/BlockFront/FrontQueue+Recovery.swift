@@ -21,6 +21,8 @@ extension FrontQueue {
     counters.set(UInt64(quarantine.count), at: FrontCounter.stuck_pages.rawValue)
     returnBouncePages()
     platform.close(port)
+    // The backend that it was meant for is no more.
+    _ = coalescer.settle()
     isSuspended = true
     isBroken = false
     requeue()

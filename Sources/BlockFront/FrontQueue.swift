@@ -38,6 +38,9 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// Whether something must be done for every response, not only where pages were bounced.
   @usableFromInline var settlesEach = false
   @usableFromInline var guardian = FrontGuardian(slots: 0, segments: 0, firstPage: 0, pagesPerSlot: 0)
+  /// When the backend is notified.
+  public var policy = NotificationPolicy.holdOff
+  @usableFromInline var coalescer = KickCoalescer()
   /// Where data that nobody vouches for is named, if anywhere.
   public var findings: ProtectionFindings?
   @usableFromInline var table: IOTable
@@ -113,15 +116,17 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
 
   /// The descriptor pages that a queue needs, and the pages of tuples.
   public static func descriptorPages(_ connection: FrontConnection<Platform>) -> Int {
-    let descriptors = connection.plan.descriptorPages(for: connection.abilities.maxSegments)
-    return Int(RingGeometry(connection.plan).depth) * (descriptors + tuplePages(connection))
+    descriptorPages(of: connection.plan, segments: connection.abilities.maxSegments)
+  }
+
+  /// The descriptor pages that a queue of some form needs, and the pages of tuples.
+  public static func descriptorPages(of plan: RingPlan, segments: Int) -> Int {
+    Int(RingGeometry(plan).depth) * (plan.descriptorPages(for: segments) + tuplePages(of: plan, segments: segments))
   }
 
   /// Pages of tuples that one slot needs.
-  static func tuplePages(_ connection: FrontConnection<Platform>) -> Int {
-    guard connection.plan.protection == .sector else { return 0 }
-    let segments = connection.abilities.maxSegments
-    return segments - RingProtection.dataSegments(of: segments)
+  static func tuplePages(of plan: RingPlan, segments: Int) -> Int {
+    plan.protection == .sector ? segments - RingProtection.dataSegments(of: segments) : 0
   }
 
   /// Descriptor pages that a request of `segments` has.
@@ -218,7 +223,12 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
 
   @inlinable
   mutating func publish() {
-    guard ring.hasUnpublishedRequests else { return }
+    guard ring.hasUnpublishedRequests else {
+      // Nothing more has come in this pass.
+      if coalescer.isOwed { settleKick() }
+      return
+    }
+    if policy == .adaptive { return publishAdaptively() }
     if case .notify = ring.publishRequests() {
       platform.notify(port)
       counters.add(1, to: FrontCounter.notifications.rawValue)
@@ -227,6 +237,31 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
       counters.add(1, to: FrontCounter.notifications_saved.rawValue)
       note(.published, 0, 0)
     }
+  }
+
+  /// Holds a notification back while the backend has requests of earlier batches, and more are issued in every pass.
+  @usableFromInline
+  mutating func publishAdaptively() {
+    let count = UInt64(ring.unpublishedRequests)
+    let inHand = ring.requestsWithPeer > 0
+    let isAsked = ring.publishRequests() == .notify
+    let wasOwed = coalescer.isOwed
+    let mustKick = coalescer.published(count, isAsked: isAsked, inHand: inHand, now: now)
+    note(.published, 0, mustKick ? 1 : 0)
+    if mustKick { return sendKick() }
+    let isDeferred = coalescer.isOwed && !wasOwed
+    counters.add(1, to: (isDeferred ? FrontCounter.notifications_deferred : .notifications_saved).rawValue)
+  }
+
+  /// Sends a notification that was held back: nobody sleeps on one that is owed.
+  @usableFromInline
+  mutating func settleKick() {
+    if coalescer.settle() { sendKick() }
+  }
+
+  private func sendKick() {
+    platform.notify(port)
+    counters.add(1, to: FrontCounter.notifications.rawValue)
   }
 
   /// Takes the responses that are there.
@@ -262,6 +297,7 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   /// Asks for a notification at the next response, then looks again.
   @inlinable
   public mutating func prepareToWait() -> WaitReadiness {
+    if coalescer.isOwed { settleKick() }
     if table.finishedCount > 0 || canIssueMore { return .workPending }
     if isBroken || isSuspended { return .maySleep }
     do {

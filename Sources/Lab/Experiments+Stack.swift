@@ -179,7 +179,9 @@ extension Experiment {
       let null = try effort.run(all, on: nullImage())
       let cached = try effort.run(all, on: scratch.image)
       let few = try effort.run(trials(keeping: 1056), on: nullImage())
-      let deep = DeepTable(size: size, names: all.map(\.name), null: null, cached: cached, few: few)
+      let cachedFew = try effort.run(trials(keeping: 1056), on: scratch.image)
+      let deep = DeepTable(
+        size: size, names: all.map(\.name), null: null, cached: cached, few: few, cachedFew: cachedFew)
       tables.append(deep.table)
       plots.append(deep.plot)
       sentences.append(deep.sentence)

@@ -6,6 +6,7 @@ public import BlockIO
 import GuestMemory
 import SharedRing
 import Synchronization
+import XenBus
 import XenHypervisor
 import XenWire
 
@@ -73,6 +74,7 @@ extension AttachedDisk {
         connection: connection, arena: FrontArena(pages: pages, demand: buffers), references: references,
         counters: counters[index].front.writer, latencies: latencies[index].recorder)
       front.findings = findings.front
+      front.policy = frontend.knobs.notify
       return front
     } catch {
       connection.platform.freeReferences(references)
@@ -92,15 +94,19 @@ extension AttachedDisk {
     .unsupported("the guest has no room for the buffers of another queue (\(status)); use fewer --queues")
   }
 
-  /// Descriptor pages for this connection and for the largest classic one that the frontend would make, so that a later
+  /// Descriptor pages for this connection and for the largest of any form that the frontend would take, so that a later
   /// backend may offer more than the first.
   private func mostDescriptorPages(_ connection: FrontConnection<EmulatedPlatform>) -> Int {
     let knobs = frontend.knobs
-    let plan = RingPlan(configuration.blockProtocol, ringPages: 1 << knobs.maxRingPageOrder)
-    let classic =
-      Int(RingGeometry(plan).depth)
-      * plan.descriptorPages(for: plan.segmentLimit(offered: knobs.maxIndirectSegments))
-    return max(classic, FrontQueue<EmulatedPlatform>.descriptorPages(connection))
+    let pages = ([.classic, knobs.rings.variant] + knobs.rings.fallbacks).map { variant in
+      var wish = knobs.rings
+      wish.variant = variant
+      wish.fallbacks = []
+      let plan = wish.plan(configuration.blockProtocol, ringPages: 1 << knobs.maxRingPageOrder, .everything)
+      let segments = plan.segmentLimit(offered: knobs.maxIndirectSegments)
+      return FrontQueue<EmulatedPlatform>.descriptorPages(of: plan, segments: segments)
+    }
+    return max(pages.max() ?? 0, FrontQueue<EmulatedPlatform>.descriptorPages(connection))
   }
 
   private func makeBack(_ index: Int, link number: Int) throws(BlockError) -> BackQueue<EmulatedPlatform, Image.Queue> {
@@ -131,6 +137,9 @@ extension AttachedDisk {
       port: link.port, ringPages: link.ring, plan: negotiation.plan, abilities: abilities,
       policy: backend.knobs.notify)
     connection.findings = findings.back
+    connection.onWithdrawal = { [loop = machine.loop] operation in
+      loop.enqueue { [weak backend] in backend?.withdraw(operation) }
+    }
     connection.maxBufferPages = backend.knobs.maxBufferPages
     connection.bufferSqueezeMilliseconds = backend.knobs.bufferSqueezeMilliseconds
     var queue = BackQueue(

@@ -48,9 +48,10 @@ public struct DiskConfiguration: Equatable, Sendable {
   public var physicalSectorSize: Int?
   /// Which thread runs which end.
   public var placement = Placement.inline
-  /// `max_persistent_grants` of each ring; nil lets every request of a full ring keep its pages, which is how Linux
-  /// came by its own number.
-  public var maxPersistentGrants: Int?
+  /// `max_persistent_grants` of each ring: pages that the backend keeps mapped.
+  ///
+  /// Linux's number by default, which is every page of a one-page ring full of requests of 32 segments.
+  public var maxPersistentGrants = BackendKnobs().maxPersistentGrants
   /// `persistent_grant_unused_seconds`.
   public var persistentGrantUnusedSeconds = 60
   /// Which mappings make room in a full cache.
@@ -73,6 +74,9 @@ public struct DiskConfiguration: Equatable, Sendable {
     if ![1, 2, 4, 8, 16].contains(ringPages) { return "--ring-pages must be 1, 2, 4, 8 or 16, not \(ringPages)" }
     if !(0...BlockLimits.indirectSegments).contains(indirectSegments) {
       return "--indirect-segments must be between 0 and \(BlockLimits.indirectSegments), not \(indirectSegments)"
+    }
+    if maxPersistentGrants < 0 {
+      return "--max-persistent-grants must not be negative, as \(maxPersistentGrants) is"
     }
     if let size = physicalSectorSize, size < 512 || size > 1 << 20 || size & (size - 1) != 0 {
       return "--physical-sector-size must be a power of two from 512 to 1M, not \(size)"
@@ -100,9 +104,7 @@ public struct DiskConfiguration: Equatable, Sendable {
     knobs.featurePersistent = backPersistent
     knobs.rings = effectiveOffer
     knobs.notify = backNotify
-    let perRequest = plan.segmentLimit(offered: indirectSegments)
-    let whole = Int(RingGeometry(plan).depth) * (perRequest + plan.descriptorPages(for: perRequest))
-    knobs.maxPersistentGrants = maxPersistentGrants ?? max(whole, knobs.maxPersistentGrants)
+    knobs.maxPersistentGrants = maxPersistentGrants
     knobs.persistentGrantUnusedSeconds = persistentGrantUnusedSeconds
     knobs.purgePolicy = purgePolicy
     return knobs

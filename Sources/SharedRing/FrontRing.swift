@@ -64,6 +64,11 @@ public struct FrontRing: ~Copyable {
   /// Whether requests wait to be published.
   @inlinable public var hasUnpublishedRequests: Bool { publishedRequestProducer != produced }
 
+  /// Requests that wait to be published.
+  @inlinable public var unpublishedRequests: UInt32 { publishedRequestProducer.distance(to: produced) }
+  /// Requests that were published and not answered, as far as responses were taken.
+  @inlinable public var requestsWithPeer: UInt32 { consumed.distance(to: publishedRequestProducer) }
+
   /// Copies a request into the next slot.
   ///
   /// The peer does not see it before ``publishRequests()``.

@@ -13,7 +13,8 @@ public enum NotificationPolicy: String, Sendable, CaseIterable {
   case holdOff = "holdoff"
   /// The end looks for a while first and arms its event only before it really sleeps: while it looks, the peer sends nothing.
   case poll
-  /// As hold-off; and a backend that has more to answer holds its notification back for a few responses.
+  /// As hold-off; and an end that has more to say holds its notification back: a backend for a few responses while it has
+  /// more requests in hand, a frontend for a few requests while the backend has some of earlier batches.
   case adaptive
 }
 
@@ -44,9 +45,10 @@ extension BackRing {
   public var pollPoint: PollPoint { PollPoint(producer: layout.requestProducer, consumed: requestConsumer) }
 }
 
-/// Holds a backend's notifications back while more responses are about to come (variant H3).
+/// Holds an end's notifications back while more messages are about to come (variant H3); said of a backend and its responses
+/// here, and the same for a frontend and its requests.
 ///
-/// A notification that the frontend asked for is due at once unless requests are still in hand. Then it is due after `k`
+/// A notification that the peer asked for is due at once unless requests are still in hand. Then it is due after `k`
 /// responses or `t` nanoseconds, whichever is first: `k` is what usually completes within ``budget``, `t` twice the time
 /// that `k` responses usually take, at most the budget. Fast completions are announced in batches, slow ones one by one.
 ///
@@ -75,8 +77,9 @@ public struct KickCoalescer: Sendable {
 
   /// Responses were published.
   /// - Parameters:
-  ///   - isAsked: whether the frontend's event was passed.
-  ///   - inHand: requests that the backend has taken and not answered, and those that wait in the ring.
+  ///   - isAsked: whether the peer's event was passed.
+  ///   - inHand: whether more will be said soon: a backend has taken requests that it has not answered, or some wait in the ring;
+  ///     a frontend waits for answers to earlier requests.
   /// - Returns: whether to notify now.
   public mutating func published(_ count: UInt64, isAsked: Bool, inHand: Bool, now: UInt64) -> Bool {
     if lastTime != 0, now > lastTime, count > 0 {

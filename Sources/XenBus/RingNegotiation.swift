@@ -202,6 +202,8 @@ public struct RingRefusal: Error, Equatable, Sendable {
 public struct RingWish: Equatable, Sendable {
   /// The form of the slots.
   public var variant = RingVariant.classic
+  /// What else will do, best first, where a backend does not offer `variant`; classic always does.
+  public var fallbacks: [RingVariant] = []
   /// `wide`: segments of a request.
   public var segmentsPerRequest = 256
   /// `segment-ring`: bytes of an entry.
@@ -226,13 +228,13 @@ public struct RingWish: Equatable, Sendable {
 
   /// Whether nothing beyond the classic protocol is wished.
   public var isClassic: Bool {
-    variant == .classic && !isSplit && !usesWholePage && alignment == 0 && protection == .off
+    variant == .classic && fallbacks.isEmpty && !isSplit && !usesWholePage && alignment == 0 && protection == .off
   }
 
   /// What comes of the wish when a backend offers `offer`: each part that it has, the classic form of each that it lacks.
   public func plan(_ blockProtocol: BlockProtocol, ringPages: Int, _ offer: RingOffer) -> RingPlan {
     var plan = RingPlan(blockProtocol, ringPages: ringPages)
-    if offer.offers(variant) { plan.variant = variant }
+    plan.variant = ([variant] + fallbacks).first { offer.offers($0) } ?? .classic
     if plan.variant == .wide { plan.segmentsPerRequest = min(segmentsPerRequest, offer.maxRequestSegments) }
     if plan.variant == .segmentRing { plan.segmentEntrySize = segmentEntrySize }
     if isSplit, offer.canSplit {

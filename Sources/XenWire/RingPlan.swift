@@ -47,7 +47,7 @@ public enum RingProtection: String, Sendable, CaseIterable {
 
 /// What tuples on the rings are like: a type of T10 protection information, and how the guard is made.
 public struct RingProtectionProfile: Hashable, Sendable {
-  /// 1: the reference tag is the sector's number. 2: it counts on from the request's first tuple. 3: it is not checked.
+  /// 1: the reference tag is the sector's number; 2: it counts on from the request's first tuple; 3: it is not checked.
   public let type: UInt8
   /// Whether the guard is the Internet checksum instead of the CRC.
   public let usesInternetChecksum: Bool

@@ -63,10 +63,13 @@ enum ControlSocket {
     return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self)
   }
 
+  /// Who has hung up is no reason to end by SIGPIPE.
   static func writeLine(_ text: String, to descriptor: CInt) {
     var bytes = Array((text + "\n").utf8)[...]
     while !bytes.isEmpty {
-      let count = unsafe bytes.withUnsafeBytes { unsafe write(descriptor, $0.baseAddress, $0.count) }
+      let count = unsafe bytes.withUnsafeBytes {
+        unsafe send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))
+      }
       guard count > 0 else { return }
       bytes = bytes.dropFirst(count)
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 public import ArgumentParser
+import BlockBack
 import CLinux
 import DiskImages
 import FuseExport
@@ -25,6 +26,10 @@ struct DiskOptions: ParsableArguments {
 
   @Flag(inversion: .prefixedNo, help: "Keep grants and mappings between requests.")
   var persistent = true
+
+  @Option(
+    help: ArgumentHelp("Pages that the backend keeps mapped for each queue, as Linux's parameter.", valueName: "N"))
+  var maxPersistentGrants = BackendKnobs().maxPersistentGrants
 
   @OptionGroup var rings: RingArguments
 
@@ -115,6 +120,7 @@ struct DiskOptions: ParsableArguments {
     plan.disk.indirectSegments = indirectSegments
     plan.disk.frontPersistent = persistent
     plan.disk.backPersistent = persistent
+    plan.disk.maxPersistentGrants = maxPersistentGrants
     try rings.apply(to: &plan.disk)
     plan.disk.isReadOnly = isReadOnly
     plan.disk.isRemovable = cdrom

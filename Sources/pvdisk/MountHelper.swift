@@ -33,7 +33,8 @@ enum MountHelper {
   /// Options of `pvdisk mount` that take a value, and those that take none.
   private static let valued: Set<String> = [
     "queues", "ring-pages", "indirect-segments", "protocol", "placement", "sector-size", "vdev", "cache", "mapping",
-    "fuse-transport", "xenstore-socket", "pid-file", "align", "dif", "dif-type", "dif-guard", "notify",
+    "fuse-transport", "xenstore-socket", "pid-file", "max-persistent-grants", "align", "dif", "dif-type", "dif-guard",
+    "notify",
   ]
   private static let bare: Set<String> = ["persistent", "no-persistent", "split", "whole-page", "map-image"]
   /// What libfuse and the kernel understand of a FUSE mount.

@@ -183,6 +183,20 @@ struct RequestRuleTests {
     for request in bad { try check(request, ABI64.self, setup) }
   }
 
+  @Test("a handle is nobody's business: whatever stands there, the request is served, as in blkback")
+  func anyHandle() throws {
+    let frontend = try ScriptedFrontend<ABI64>()
+    let page = try frontend.grantPage()
+    for handle in [UInt16(0), 0xCA00, 0xCA10, 0xFFFF] {
+      frontend.put { slot in
+        slot.encodeDirect(.read, segmentCount: 1, handle: handle, id: UInt64(handle), sector: 8)
+        slot.setDirectSegment(page.segment(), at: 0)
+      }
+      #expect(frontend.run() == [BlockResponse(id: UInt64(handle), operation: .read, status: .okay)])
+    }
+    #expect(frontend.tearDown())
+  }
+
   @Test("what was not offered is unsupported")
   func notOffered() throws {
     var setup = ScriptedFrontend<ABI64>.Setup()

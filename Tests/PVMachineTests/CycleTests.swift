@@ -33,11 +33,13 @@ struct CycleTests {
   func cycles() throws {
     let image = try lateDisk(byteCount: 1 << 20, seed: 5)
     let machine = try Machine()
-    try cycle(machine, image, 0)
     let before = machine.ledger
     let nodes = try nodes(machine)
+    // A virtual CPU that was brought up stays up, with a descriptor of its own at each end, as a guest's does: the first
+    // cycle with two queues brings up two at either end. Everything else is counted from before the first disk.
     let held = Self.held()
-    for number in 1...Self.cycles {
+    let ofCPUs = [4, 0]
+    for number in 0..<Self.cycles {
       try cycle(machine, image, number)
       guard machine.ledger == before else {
         Issue.record("cycle \(number) left \(machine.ledger) of \(before)")
@@ -47,8 +49,9 @@ struct CycleTests {
     #expect(try self.nodes(machine) == nodes)
     if Self.isWhole {
       // A backend's thread says that it has let go just before it ends.
-      for _ in 0..<300 where Self.held() != held { usleep(10_000) }
-      #expect(Self.held() == held)
+      let expected = zip(held, ofCPUs).map { $0 + $1 }
+      for _ in 0..<300 where Self.held() != expected { usleep(10_000) }
+      #expect(Self.held() == expected)
     }
   }
 

@@ -13,7 +13,9 @@ import XenBus
 import XenHypervisor
 import XenWire
 
-/// A disk with two users and one ring: the I/O of queue 1 travels through queue 0. Both are on the test's thread.
+/// A disk with two users and one ring, so that the I/O of queue 1 travels through queue 0.
+///
+/// Both are on the test's thread.
 struct Crossing: ~Copyable {
   typealias Queue = AttachedDisk<GatedDisk>.Queue
 

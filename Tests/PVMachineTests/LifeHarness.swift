@@ -94,13 +94,15 @@ extension AttachedDisk {
   ) -> Bool {
     func isThere() -> Bool { self.phase == phase && (knobs == nil || backend.knobs == knobs) }
     let deadline = time(nil) + 60
-    while !isThere(), time(nil) < deadline {
+    var hasBeenThere = isThere()
+    while !hasBeenThere, time(nil) < deadline {
       user.driver.queue.advance()
       usleep(200)
+      hasBeenThere = isThere()
     }
-    // What the change left for the queue's thread.
+    // What the change left for the queue's thread. Another change may have begun meanwhile.
     user.driver.queue.advance()
-    return isThere()
+    return hasBeenThere
   }
 }
 

@@ -10,6 +10,7 @@ import PVTestSupport
 import Testing
 import XenBus
 import XenHypervisor
+import XenStore
 import XenWire
 
 @Suite("What a disk behind the whole stack can be asked")
@@ -77,6 +78,32 @@ struct OperationTests {
         #expect(disk.detach() == 0)
       }
     }
+  }
+
+  @Test("a flush that the disk does not know is taken back in the store, a barrier too, and counts as done")
+  func withdrawal() throws {
+    let gate = GatedDisk(try MemoryDisk(geometry: BlockGeometry(sectorCount: 2048)))
+    let machine = try Machine()
+    let disk = try machine.attach(gate)
+    let folder = disk.definition.backendPath
+    do {
+      var driver = QueueDriver(try disk.makeQueue(0, buffers: BufferDemand(count: 1, byteCount: 4096)))
+      gate.fail(.flush, with: EOPNOTSUPP)
+      func node(_ name: String, becomes value: String) throws -> Bool {
+        let deadline = time(nil) + 10
+        while try machine.toolstack.read("\(folder)/\(name)") != value, time(nil) < deadline { usleep(500) }
+        return try machine.toolstack.read("\(folder)/\(name)") == value
+      }
+      #expect(try node("feature-flush-cache", becomes: "1") && node("feature-barrier", becomes: "1"))
+      #expect(driver.run(.flush()) == 0)
+      #expect(try node("feature-flush-cache", becomes: "0") && node("feature-barrier", becomes: "1"))
+      #expect(driver.run(.flush()) == 0, "by a barrier now")
+      #expect(try node("feature-barrier", becomes: "0"))
+      gate.forget()
+      #expect(driver.run(.flush()) == 0)
+      #expect(gate.log.isEmpty, "nobody asks any more")
+    }
+    #expect(disk.detach() == 0)
   }
 
   @Test("a disk that nobody uses lets go of its pages after 60 seconds, and not before", arguments: Placement.allCases)

@@ -59,6 +59,10 @@ public final class PeerPlatform: BackendPlatform, FrontendPlatform, Sendable {
   public func advanceClock(milliseconds: UInt64) {
     nanoseconds.store(monotonicNanoseconds + milliseconds * 1_000_000, ordering: .relaxed)
   }
+  /// Lets a little time pass.
+  public func advanceClock(nanoseconds count: UInt64) {
+    nanoseconds.store(monotonicNanoseconds + count, ordering: .relaxed)
+  }
   /// What was asked so far.
   public var calls: Calls { record.withLock { $0 } }
   /// Starts the record anew.
