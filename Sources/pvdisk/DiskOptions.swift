@@ -64,8 +64,11 @@ struct DiskOptions: ParsableArguments {
   @Option(help: ArgumentHelp("How backend pages are reached: remap (real mappings) or alias.", valueName: "how"))
   var mapping = Mapping.remap
 
-  @Option(help: ArgumentHelp("auto: io_uring where the kernel offers it; dev: /dev/fuse; uring.", valueName: "how"))
-  var fuseTransport = Transport.auto
+  @Option(
+    help: ArgumentHelp(
+      "dev: /dev/fuse; uring: io_uring, faster for many jobs at once; auto: uring where the kernel offers it.",
+      valueName: "how"))
+  var fuseTransport = Transport.usual
 
   @Option(help: ArgumentHelp("Serve the machine's XenStore on this Unix socket, for stock clients.", valueName: "path"))
   var xenstoreSocket: String?
@@ -92,6 +95,11 @@ struct DiskOptions: ParsableArguments {
 
   enum Transport: String, ExpressibleByArgument, CaseIterable {
     case auto, dev, uring
+
+    /// What `PVDISK_FUSE_TRANSPORT` says, or /dev/fuse (docs/decisions/0030-fuse-over-io-uring.md).
+    static var usual: Transport {
+      unsafe getenv("PVDISK_FUSE_TRANSPORT").flatMap { unsafe Self(rawValue: String(cString: $0)) } ?? .dev
+    }
   }
 
   /// What the options ask for.
