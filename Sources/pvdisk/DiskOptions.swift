@@ -5,6 +5,7 @@ import BlockBack
 import CLinux
 import DiskImages
 import FuseExport
+import Glibc
 public import PVMachine
 import XenHypervisor
 import XenWire
