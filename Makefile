@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: matrix run test bench bench-ring bench-store count soak fuzz-store real-xen compare-xenstored hostile reliability verify-models build release check format install uninstall clean fuzz asan tsan
+.PHONY: matrix run test bench bench-ring bench-store store-clients count soak fuzz-store fuzz-ring real-xen compare-xenstored hostile reliability reclaim verify-models build release check format install uninstall clean fuzz asan tsan
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -14,6 +14,7 @@ run: ## mount an image, make a filesystem on it, use it, check it
 test: ## the whole suite
 	@.ci/setup test
 	@.ci/arrows
+	@.ci/tables
 	@$(SWIFT) build --build-tests
 	@.ci/suite $(SWIFT)
 
@@ -28,6 +29,7 @@ release:
 check: ## formatting and import arrows
 	@.ci/format
 	@.ci/arrows
+	@.ci/tables
 
 format: ## puts the sources in order
 	@$(SWIFT) format -i -r Sources Tests Package.swift
@@ -48,9 +50,22 @@ bench-store: ## the XenStore through its socket beside a bare echo, and in proce
 	@$(SWIFT) build -c release --product store-benchmark
 	@.build/release/store-benchmark $(BENCH)
 
+store-clients: ## a Python client from the package index against the XenStore (needs the network once)
+	@.ci/setup test
+	@$(SWIFT) build -c release --product pvdisk
+	@python3 -m venv .build/clients && .build/clients/bin/pip -q install pyxs==0.4.1
+	@rm -rf .build/clients/run && mkdir .build/clients/run && \
+	  $(RELEASE) xenstored --daemonize --pid-file .build/clients/run/pid --socket .build/clients/run/xs && \
+	  { timeout 60 .build/clients/bin/python Tests/XenStoreTests/StockPrograms/stock.py .build/clients/run/xs; \
+	    status=$$?; kill $$(cat .build/clients/run/pid); exit $$status; }
+
 fuzz-store: ## hostile messages against the XenStore, in a release build: FUZZ=100000000 as many as one likes
 	@$(SWIFT) build -c release --product store-fuzz
 	@.build/release/store-fuzz $(or $(FUZZ),100000000)
+
+fuzz-ring: ## hostile frontends against a backend, in a release build: FUZZ=100000000 requests, as many as one likes
+	@$(SWIFT) build -c release --product ring-fuzz
+	@.build/release/ring-fuzz $(or $(FUZZ),100000000)
 
 matrix: ## every way in which two ends can be connected, and 10 000 connections, in a release build
 	@.ci/setup test
@@ -61,7 +76,7 @@ count: ## instructions of one request, by callgrind, against a ceiling
 	@$(SWIFT) build -c release --product pvdisk
 	@python3 Tests/Performance/instructions.py --pvdisk $(RELEASE)
 
-soak: ## fio verification and random operations beside an oracle, on every transport and placement: SOAK="--seconds 600"
+soak: ## fio verification and random operations beside an oracle, on every transport and placement: SOAK="--hours 1"
 	@.ci/setup test
 	@$(SWIFT) build -c release --product pvdisk
 	@python3 Tests/Performance/soak.py --pvdisk $(RELEASE) $(SOAK)
@@ -90,6 +105,11 @@ reliability: ## simulated machines from 100 000 seeds, 10^8 ring requests, and 1
 	@$(SWIFT) build -c release --product pvdisk
 	@.build/release/simulate --seeds $(SEEDS) --requests 1000
 	@python3 Tests/Crash/kill.py --pvdisk $(RELEASE) --kills $(KILLS)
+
+reclaim: ## ext4 on a loop device on a mounted disk, in a memory cgroup that is too small: RECLAIM="--seconds 600"
+	@.ci/setup test
+	@$(SWIFT) build -c release --product pvdisk
+	@python3 Tests/Crash/reclaim.py --pvdisk $(RELEASE) $(RECLAIM)
 
 verify-models: ## the Spin models, and each of them with a step taken out
 	@.ci/setup models

@@ -28,8 +28,9 @@ let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "sw
 let collections: Target.Dependency = .product(name: "HashTreeCollections", package: "swift-collections")
 
 /// The fuzzers, which link only with libFuzzer: `make fuzz` asks for them.
+let isFuzzing = Context.environment["PVDISK_FUZZ"] != nil
 let fuzzers: [Target] =
-  Context.environment["PVDISK_FUZZ"] == nil
+  !isFuzzing
   ? []
   : [
     .target(name: "CFuzzer", path: "Tests/Fuzz/CFuzzer"),
@@ -37,18 +38,32 @@ let fuzzers: [Target] =
       name: "pvdisk-fuzz",
       dependencies: [
         "CFuzzer", "PVPeers", "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenBus",
-        "XenStore", "XenHypervisor", "XenWire", "GuestMemory",
+        "XenStore", "XenHypervisor", "XenWire", "GuestMemory", "FuseExport", "DiskImages", "Protection", "CLinux",
+        "pvdisk", arguments,
       ],
       path: "Tests/Fuzz/Fuzzers", swiftSettings: checked),
   ]
 
+/// The command: a program, or, for the fuzzer that reads its command lines, a library whose `main` has another name.
+let command: [Target] = {
+  let imports: [Target.Dependency] = [
+    "XenBackend", "XenPlatform", "BlockBack", "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO",
+    "XenStore", "XenBus", "SharedRing", "XenHypervisor", "XenWire", "CLinux", arguments, logging,
+  ]
+  let entry: [SwiftSetting] = [
+    .unsafeFlags(["-Xfrontend", "-entry-point-function-name", "-Xfrontend", "pvdisk_main"])
+  ]
+  return isFuzzing
+    ? [.target(name: "pvdisk", dependencies: imports, path: "Sources/pvdisk", swiftSettings: checked + entry)]
+    : [.executableTarget(name: "pvdisk", dependencies: imports, path: "Sources/pvdisk", swiftSettings: checked)]
+}()
+
 let package = Package(
   name: "pvdisk",
   products: [
-    .executable(name: "pvdisk", targets: ["pvdisk"]),
     .library(name: "PVMachine", targets: ["PVMachine"]),
     .library(name: "XenStore", targets: ["XenStore"]),
-  ],
+  ] + (isFuzzing ? [] : [.executable(name: "pvdisk", targets: ["pvdisk"])]),
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
@@ -97,17 +112,6 @@ let package = Package(
         "XenPlatform", "PVMachine", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
         "SharedRing", "XenWire", "GuestMemory", "CLinux",
       ]),
-    .executableTarget(
-      name: "pvdisk",
-      dependencies: [
-        "XenBackend", "XenPlatform", "BlockBack",
-        "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO", "XenStore", "XenBus", "SharedRing",
-        "XenHypervisor", "XenWire", "CLinux",
-        arguments,
-        logging,
-      ],
-      path: "Sources/pvdisk", swiftSettings: checked),
-
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .target(name: "CSystemFaults", path: "Tests/CSystemFaults"),
     .target(name: "CSlowStart", path: "Tests/CSlowStart"),
@@ -164,6 +168,9 @@ let package = Package(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
     .executableTarget(
+      name: "ring-fuzz", dependencies: ["PVPeers", "PVTestSupport", "CLinux"], path: "Tests/Fuzz/RingStorm",
+      swiftSettings: checked),
+    .executableTarget(
       name: "store-fuzz", dependencies: ["PVTestSupport", "XenStore", "XenWire", "CLinux"],
       path: "Tests/Fuzz/StoreFuzz", swiftSettings: checked),
     tests(
@@ -174,7 +181,9 @@ let package = Package(
         "GuestMemory", "CAllocationCounter",
       ]),
     tests("XenPlatformTests", imports: ["XenPlatform"]),
-    tests("XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections]),
+    tests(
+      "XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections],
+      resources: [.copy("StockPrograms")]),
     tests(
       "XenHypervisorTests",
       imports: ["XenHypervisor", "XenWire", "GuestMemory", "CLinux", "CAllocationCounter", "XenRecords"]),
@@ -187,6 +196,6 @@ let package = Package(
     .testTarget(
       name: "EndToEndTests", dependencies: ["pvdisk", "CLinux"], path: "Tests/EndToEndTests", swiftSettings: checked),
     tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux", "CSlowStart"]),
-  ] + fuzzers,
+  ] + command + fuzzers,
   swiftLanguageModes: [.v6]
 )

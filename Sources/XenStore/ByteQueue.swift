@@ -40,14 +40,20 @@ struct ByteQueue: Sendable {
 
   /// Reads from a descriptor once, at most `limit` bytes, and answers what `read(2)` did.
   mutating func fill(from descriptor: CInt, limit: Int) -> Int {
-    // SAFETY: `read` gets the scratch buffer's own address and size, and `count` bytes of it were written.
+    // SAFETY: the buffer is the scratch memory's own.
     unsafe withUnsafeTemporaryAllocation(byteCount: limit, alignment: 16) { scratch in
-      let count = unsafe read(descriptor, scratch.baseAddress, scratch.count)
-      let code = errno
-      if count > 0 { unsafe storage.append(contentsOf: UnsafeRawBufferPointer(rebasing: scratch[..<count])) }
-      errno = code
-      return count
+      unsafe fill(from: descriptor, by: scratch)
     }
+  }
+
+  /// Reads from a descriptor once, by way of somebody's memory, and answers what `read(2)` did.
+  mutating func fill(from descriptor: CInt, by scratch: UnsafeMutableRawBufferPointer) -> Int {
+    // SAFETY: `read` gets the scratch buffer's own address and size, and `count` bytes of it were written.
+    let count = unsafe read(descriptor, scratch.baseAddress, scratch.count)
+    let code = errno
+    if count > 0 { unsafe storage.append(contentsOf: UnsafeRawBufferPointer(rebasing: scratch[..<count])) }
+    errno = code
+    return count
   }
 
   /// Sends to a socket once, without blocking or raising a signal, drops what went, and answers what `send(2)` did.

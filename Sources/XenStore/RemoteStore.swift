@@ -23,8 +23,11 @@ public final class RemoteStore: StoreHandle {
   }
 
   /// Connects to a store's socket and listens there for events.
-  public convenience init(socket path: String, domain: DomainID = .control) throws(StoreClientError) {
-    let transport = try StoreSocketTransport(path: path)
+  /// - Parameter patience: How many milliseconds the store may owe an answer; nil for as long as it takes.
+  public convenience init(
+    socket path: String, domain: DomainID = .control, patience: Int32? = nil
+  ) throws(StoreClientError) {
+    let transport = try StoreSocketTransport(path: path, patience: patience)
     let descriptor = transport.descriptor
     self.init(StoreClient(over: transport), domain: domain)
     listen(on: descriptor)

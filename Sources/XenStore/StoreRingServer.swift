@@ -13,8 +13,6 @@ public import XenWire
 public final class StoreRingServer: Sendable {
   /// The guest.
   public let domain: DomainID
-  /// How long a guest may leave an event untaken before it is dropped, in nanoseconds (xenstored: 20 s).
-  public static let eventPatience: UInt64 = 20_000_000_000
 
   private let page: StoreRingPage
   private let notify: @Sendable () -> Void
@@ -50,9 +48,10 @@ public final class StoreRingServer: Sendable {
     serve()
   }
 
-  /// Whether something waits for time to pass: a guest whose write credit is spent, or an event that nobody takes.
+  /// Whether something waits for time to pass: a request whose guest has spent its write credit, or an event that nobody
+  /// takes.
   ///
-  /// Call ``serve()`` again within a tenth of a second while it is true.
+  /// Nobody signals when the time has come: call ``serve()`` every ``StoreSession/tick`` while it is true.
   public var wantsTime: Bool { timed.load(ordering: .relaxed) }
   private let timed = Atomic(false)
 
@@ -99,7 +98,7 @@ public final class StoreRingServer: Sendable {
       page.error = session.failure
       return true
     }
-    if session.outputByteCount > 0 || session.mustCollect { session.expireEvents(age: Self.eventPatience) }
+    session.expireEvents()
     timed.store(session.isWaitingForTime, ordering: .relaxed)
     return hasMoved
   }

@@ -97,6 +97,25 @@ public final class StoreServer: Sendable {
     perform { state in state.domains[domain]?[quota] ?? 0 }
   }
 
+  /// The limits that new domains start with.
+  public var quotas: StoreQuotas {
+    get { perform { state in state.quotas } }
+    set { perform { state in state.quotas = newValue } }
+  }
+
+  /// How long an unprivileged client may leave an event untaken before it is dropped, in nanoseconds (xenstored: 20 s);
+  /// 0 for ever.
+  public var eventPatience: UInt64 {
+    get { perform { state in state.eventPatience } }
+    set { perform { state in state.eventPatience = newValue } }
+  }
+
+  /// Whether nodes of a domain that is gone stay, as the control domain's (xenstored's `--keep-orphans`).
+  public var keepsOrphans: Bool {
+    get { perform { state in state.keepsOrphans } }
+    set { perform { state in state.keepsOrphans = newValue } }
+  }
+
   /// What is wrong with the store, in sentences; empty unless there is a bug.
   public func check() -> [String] { perform { state in state.inconsistencies() } }
 

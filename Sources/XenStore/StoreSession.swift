@@ -39,6 +39,8 @@ public final class StoreSession {
   /// The stream position up to which bytes were sent, and where the replies of unsettled requests end.
   private var sentByteCount = 0
   private var unsettled: [(end: Int, request: UInt64)] = []
+  /// A whole request waits for a quota or for write credit.
+  private var isHeldUp = false
 
   /// Opens a session for a client that speaks for a domain.
   /// - Parameters:
@@ -95,15 +97,17 @@ public final class StoreSession {
     serve()
   }
 
-  /// Takes bytes from a descriptor, and answers what `read(2)` did.
-  func receive(from descriptor: Int32, limit: Int) -> Int {
-    let count = input.fill(from: descriptor, limit: limit)
+  /// Takes bytes from a descriptor, by way of the caller's memory, and answers what `read(2)` did.
+  func receive(from descriptor: Int32, by scratch: UnsafeMutableRawBufferPointer) -> Int {
+    // SAFETY: the buffer is the caller's, for the time of the call.
+    let count = unsafe input.fill(from: descriptor, by: scratch)
     if count > 0 { serve() }
     return count
   }
 
   /// Carries out the requests that are complete, as far as the client may go on.
   private func serve() {
+    isHeldUp = false
     while failure == .none, output.count < Self.outputLimit, let header = StoreMessageHeader(input.bytes) {
       let isSmall =
         server.faults.has(.lengthIsSigned)
@@ -114,8 +118,11 @@ public final class StoreSession {
       }
       let length = StoreMessageHeader.byteCount + Int(header.payloadByteCount)
       guard input.count >= length else { return }
-      guard exchange(header, StoreArguments(bytes: input.bytes.prefix(length).dropFirst(StoreMessageHeader.byteCount)))
-      else { return }
+      let payload = input.bytes.prefix(length).dropFirst(StoreMessageHeader.byteCount)
+      guard exchange(header, StoreArguments(bytes: payload)) else {
+        isHeldUp = true
+        return
+      }
       input.removeFirst(length)
     }
     if output.count >= Self.outputLimit, !input.isEmpty { mustCollect = true }
@@ -176,12 +183,22 @@ public final class StoreSession {
   /// or requests that had to wait for the room.
   public private(set) var mustCollect = false
 
-  /// Whether requests wait for write credit, or events grow old behind unsent output.
+  /// Whether requests wait for write credit, or events grow old behind unsent output: nobody will call then, so the
+  /// transport must call ``collect()``, send, and call ``expireEvents()`` every ``tick``.
   var isWaitingForTime: Bool {
-    guard !isPrivileged else { return false }
+    guard !isPrivileged, failure == .none, isHeldUp || mustCollect else { return false }
     return server.perform { state in
-      state.domains[domain]?.writeCredit.isSpent == true || state.connections[id]?.events.isEmpty == false
+      isHeldUp && state.domains[domain]?.writeCredit.isSpent == true || state.connections[id]?.events.isEmpty == false
     }
+  }
+
+  /// How often a transport looks at sessions that wait for time to pass, in nanoseconds.
+  public static let tick: UInt64 = 20_000_000
+
+  /// Drops events that have waited for too long behind output that the client does not take.
+  func expireEvents() {
+    guard !isPrivileged, output.count > 0 || mustCollect else { return }
+    server.perform { state in state.expireEvents(of: id) }
   }
 
   /// Notes that bytes went to the client.
@@ -208,11 +225,6 @@ public final class StoreSession {
     }
   }
 
-  /// Drops events that a guest has not taken for `age` nanoseconds.
-  func expireEvents(age: UInt64) {
-    server.perform { state in state.expireEvents(of: id, age: age) }
-  }
-
   /// Drops the client's watches, transactions and everything half-done, and starts anew.
   func restart() {
     server.perform { state in
@@ -225,6 +237,7 @@ public final class StoreSession {
     output.removeAll()
     input.removeAll()
     mustCollect = false
+    isHeldUp = false
     failure = .none
   }
 

@@ -88,7 +88,8 @@ final class StoreSocketLoop: @unchecked Sendable {
 
   private static let listenerToken: UInt64 = 0
   private static let bellToken: UInt64 = 1
-  private static let readLimit = 16_384
+  /// Where bytes land that are read.
+  private var scratch = [UInt8](repeating: 0, count: 16_384)
 
   private let server: StoreServer
   private let listener: CInt
@@ -99,6 +100,9 @@ final class StoreSocketLoop: @unchecked Sendable {
   private var clients: [UInt64: Client] = [:]
   private var lastToken: UInt64 = 1
   private var isListening = true
+  /// The clients that wait for time to pass, and when they were last looked at.
+  private var timed: Set<UInt64> = []
+  private var lastTick: UInt64 = 0
 
   init(
     server: StoreServer, listener: CInt, bell: StoreSocketBell, trace: StoreTrace?,
@@ -124,16 +128,27 @@ final class StoreSocketLoop: @unchecked Sendable {
       let (woken, isStopped) = bell.take()
       if isStopped { break }
       for token in woken { attend(token) { client in client.session.collect() } }
+      passTime()
       guard woken.isEmpty else { continue }
+      let patience = timed.isEmpty ? -1 : CInt(StoreSession.tick / 1_000_000)
       // SAFETY: the address and the count are those of the array.
       let count = unsafe events.withUnsafeMutableBufferPointer { buffer in
-        unsafe pv_epoll_wait(poll, buffer.baseAddress, CInt(buffer.count), -1)
+        unsafe pv_epoll_wait(poll, buffer.baseAddress, CInt(buffer.count), patience)
       }
       bell.noteAwake()
       for event in events.prefix(Int(max(count, 0))) { handle(event) }
     }
     for token in Array(clients.keys) { drop(token) }
     close(listener)
+  }
+
+  /// Lets the clients that wait for it see that time has passed.
+  private func passTime() {
+    guard !timed.isEmpty else { return }
+    let now = pv_monotonic_nanoseconds()
+    guard now &- lastTick >= StoreSession.tick else { return }
+    lastTick = now
+    for token in timed { attend(token) { client in client.session.collect() } }
   }
 
   private func handle(_ event: pv_ready) {
@@ -144,7 +159,10 @@ final class StoreSocketLoop: @unchecked Sendable {
       let bits = event.events
       attend(event.token) { client in
         if bits & EPOLLIN.rawValue != 0, client.session.wantsInput {
-          let count = client.session.receive(from: client.descriptor, limit: Self.readLimit)
+          // SAFETY: the memory is the array's, which nobody else uses meanwhile.
+          let count = unsafe scratch.withUnsafeMutableBytes {
+            unsafe client.session.receive(from: client.descriptor, by: $0)
+          }
           if count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR) { client.session.fail(.communication) }
         } else if bits & (EPOLLERR.rawValue | EPOLLHUP.rawValue) != 0 {
           client.session.fail(.communication)
@@ -159,6 +177,8 @@ final class StoreSocketLoop: @unchecked Sendable {
     step(client)
     flush(client)
     guard client.session.failure == .none else { return drop(token) }
+    client.session.expireEvents()
+    if client.session.isWaitingForTime { timed.insert(token) } else if !timed.isEmpty { timed.remove(token) }
     var interest: UInt32 = 0
     if client.session.wantsInput { interest |= EPOLLIN.rawValue }
     if client.session.outputByteCount > 0 { interest |= EPOLLOUT.rawValue }
@@ -215,6 +235,7 @@ final class StoreSocketLoop: @unchecked Sendable {
 
   private func drop(_ token: UInt64) {
     guard let client = clients.removeValue(forKey: token) else { return }
+    timed.remove(token)
     client.session.close()
     close(client.descriptor)
     if !isListening {

@@ -8,8 +8,14 @@ public import XenWire
 
 /// Why a Unix socket could not be served.
 public enum StoreSocketError: Error, Equatable, Sendable, CustomStringConvertible {
-  /// Something exists at the path already.
+  /// Something exists at the path already, with nobody behind it.
   case exists(String)
+  /// A running daemon listens at the path.
+  case served(String)
+  /// The folder in which the socket is to be does not exist.
+  case folderMissing(String)
+  /// The folder in which the socket is to be may not be written to.
+  case notWritable(String)
   /// The path does not fit a socket address: at most ``StoreSocketServer/maximumPathByteCount`` bytes do.
   case tooLong(String)
   /// A system call failed.
@@ -18,12 +24,33 @@ public enum StoreSocketError: Error, Equatable, Sendable, CustomStringConvertibl
   /// A sentence that names the path and the way out.
   public var description: String {
     switch self {
-    case .exists(let path): "\(path) exists already: remove it or choose another socket path"
+    case .exists(let path):
+      "\(path) exists already, and nobody serves it: remove it or choose another socket path"
+    case .served(let path): "a running daemon serves \(path) already: stop it or choose another socket path"
+    case .folderMissing(let path):
+      "cannot serve the socket \(path): there is no folder \(Self.folder(of: path)); make it first"
+    case .notWritable(let path):
+      "cannot serve the socket \(path): the folder \(Self.folder(of: path)) is not writable for this user; choose another"
     case .tooLong(let path):
       "the socket path \(path) has \(path.utf8.count) bytes, but a Unix socket's path has at most "
         + "\(StoreSocketServer.maximumPathByteCount): choose a shorter one"
     case .system(let path, let error): "cannot serve the socket \(path): \(error)"
     }
+  }
+
+  /// What a failed `bind(2)` means.
+  init(_ error: SystemError, at path: String) {
+    switch error.code {
+    case EADDRINUSE: self = UnixSocket.isServed(path: path) ? .served(path) : .exists(path)
+    case ENOENT, ENOTDIR: self = .folderMissing(path)
+    case EACCES, EPERM, EROFS: self = .notWritable(path)
+    default: self = .system(path, error)
+    }
+  }
+
+  private static func folder(of path: String) -> String {
+    guard let slash = path.lastIndex(of: "/") else { return "." }
+    return slash == path.startIndex ? "/" : String(path[..<slash])
   }
 }
 
@@ -75,7 +102,7 @@ public final class StoreSocketServer: Sendable {
     do throws(SystemError) {
       listener = try UnixSocket.listen(path: path, mode: mode)
     } catch {
-      throw error.code == EADDRINUSE ? .exists(path) : .system(path, error)
+      throw StoreSocketError(error, at: path)
     }
     let bell: StoreSocketBell
     let loop: StoreSocketLoop

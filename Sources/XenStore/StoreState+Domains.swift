@@ -93,7 +93,7 @@ extension StoreState {
     let paths = (mentions[domain] ?? []).sorted { $0.string < $1.string }
     for path in paths {
       guard var node = tree[path] else { continue }
-      if node.permissions.owner == domain, !path.isRoot, !path.isSpecial {
+      if node.permissions.owner == domain, !path.isRoot, !path.isSpecial, !keepsOrphans {
         if !faults.has(.orphansStay) { removeOrphan(path) }
       } else if !faults.has(.rightsOutliveDomain) {
         if node.permissions.owner == domain { node.permissions.owner = .control }

@@ -204,10 +204,11 @@ extension StoreState {
     return entry.event
   }
 
-  /// Drops the events that an unprivileged connection has left waiting for longer than `age` nanoseconds.
-  mutating func expireEvents(of connection: ConnectionID, age: UInt64) {
+  /// Drops the events that an unprivileged connection has left waiting for longer than ``eventPatience``.
+  mutating func expireEvents(of connection: ConnectionID) {
+    guard eventPatience > 0 else { return }
     let time = now()
-    while let first = connections[connection]?.events.first, first.since != 0, first.since + age <= time {
+    while let first = connections[connection]?.events.first, first.since != 0, first.since + eventPatience <= time {
       _ = nextEvent(connection)
     }
   }

@@ -57,6 +57,10 @@ struct StoreState: Sendable {
   var vacant: [DomainID: ConnectionID] = [:]
   /// The limits that new domains start with.
   var quotas: StoreQuotas
+  /// How long an unprivileged client may leave an event untaken before it is dropped, in nanoseconds; 0 for ever.
+  var eventPatience: UInt64 = 20_000_000_000
+  /// Nodes of a domain that is gone become the control domain's, instead of going with it.
+  var keepsOrphans = false
   /// The number of open transactions of all connections.
   var transactionCount = 0
   /// Requests of unprivileged clients whose replies and events have not all been taken.

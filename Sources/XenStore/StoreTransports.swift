@@ -11,9 +11,14 @@ public struct StoreSocketTransport: StoreTransport {
   public let descriptor: Int32
   private var output = ByteQueue()
   private var input = ByteQueue()
+  /// How many milliseconds a store may be silent that owes an answer; nil for as long as it takes.
+  private let patience: Int32?
 
   /// Connects to a store.
-  public init(path: String) throws(StoreClientError) {
+  /// - Parameter patience: How many milliseconds the store may let a client wait for an answer, or for room for a request,
+  ///   before the call throws `ETIMEDOUT`; nil for as long as it takes.
+  public init(path: String, patience: Int32? = nil) throws(StoreClientError) {
+    self.patience = patience
     do throws(SystemError) {
       descriptor = try UnixSocket.connect(path: path)
     } catch {
@@ -28,7 +33,8 @@ public struct StoreSocketTransport: StoreTransport {
       if output.drain(to: descriptor) > 0 { continue }
       switch errno {
       case EINTR: continue
-      case EAGAIN: _ = wait(POLLOUT, milliseconds: -1)
+      case EAGAIN:
+        guard wait(POLLOUT, milliseconds: patience ?? -1) else { throw .system(SystemError("send", code: ETIMEDOUT)) }
       case EPIPE, ECONNRESET: throw .disconnected
       default: throw .system(SystemError("send"))
       }
@@ -37,7 +43,11 @@ public struct StoreSocketTransport: StoreTransport {
 
   /// Waits for bytes.
   public mutating func receive(milliseconds: Int32?) throws(StoreClientError) -> [UInt8]? {
-    if let milliseconds, !wait(POLLIN, milliseconds: milliseconds) { return nil }
+    if let milliseconds {
+      if !wait(POLLIN, milliseconds: milliseconds) { return nil }
+    } else if let patience, !wait(POLLIN, milliseconds: patience) {
+      throw .system(SystemError("read", code: ETIMEDOUT))
+    }
     while true {
       let count = input.fill(from: descriptor, limit: 16_384)
       if count == 0 { throw .disconnected }
@@ -51,9 +61,15 @@ public struct StoreSocketTransport: StoreTransport {
   }
 
   private func wait(_ events: CInt, milliseconds: Int32) -> Bool {
-    var entry = pollfd(fd: descriptor, events: Int16(events), revents: 0)
-    // SAFETY: the address is of one local entry.
-    return unsafe poll(&entry, 1, milliseconds) > 0
+    let start = pv_monotonic_nanoseconds()
+    while true {
+      let passed = Int32(clamping: (pv_monotonic_nanoseconds() - start) / 1_000_000)
+      var entry = pollfd(fd: descriptor, events: Int16(events), revents: 0)
+      // SAFETY: the address is of one local entry.
+      let count = unsafe poll(&entry, 1, milliseconds < 0 ? -1 : max(milliseconds - passed, 0))
+      // A signal is no answer: the rest of the time is waited for.
+      if count >= 0 || errno != EINTR { return count > 0 }
+    }
   }
 
   /// Closes the socket.

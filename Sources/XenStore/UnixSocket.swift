@@ -8,6 +8,8 @@ import GuestMemory
 enum UnixSocket {
   /// Makes a non-blocking listening socket at a path where nothing is.
   static func listen(path: String, mode: UInt32) throws(SystemError) -> CInt {
+    // An empty name or one with a NUL would bind a socket somewhere else.
+    guard !path.isEmpty, !path.utf8.contains(0) else { throw SystemError("bind", code: EINVAL) }
     let descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
     guard descriptor >= 0 else { throw SystemError("socket") }
     // The mode is set before the file appears, so that at no moment more users can connect than should; again
@@ -40,6 +42,16 @@ enum UnixSocket {
       throw error
     }
     return descriptor
+  }
+
+  /// Whether somebody listens at a path.
+  static func isServed(path: String) -> Bool {
+    let type = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+    let descriptor = socket(AF_UNIX, type, 0)
+    guard descriptor >= 0 else { return false }
+    defer { close(descriptor) }
+    // A listener with a full queue is one, too.
+    return unsafe withAddress(path, { unsafe Glibc.connect(descriptor, $0, $1) }) == 0 || errno == EAGAIN
   }
 
   /// Accepts a client, whose socket will not block; -1 with `errno` when there is none.

@@ -101,6 +101,7 @@ public struct StoreMessageHeader: Hashable, Sendable {
   public static let maximumPayload = 4096
 
   /// Makes a header.
+  @inlinable
   public init(type: StoreMessageType, requestID: UInt32, transactionID: UInt32, payloadByteCount: UInt32) {
     self.type = type
     self.requestID = requestID
@@ -109,11 +110,14 @@ public struct StoreMessageHeader: Hashable, Sendable {
   }
 
   /// Decodes a header from its 16 bytes; nil when there are fewer.
+  @inlinable
   public init?(_ bytes: some RandomAccessCollection<UInt8>) {
     guard bytes.count >= Self.byteCount else { return nil }
     var words: [4 of UInt32] = [0, 0, 0, 0]
-    for (offset, byte) in bytes.prefix(Self.byteCount).enumerated() {
-      words[offset >> 2] |= UInt32(byte) << (8 * UInt32(offset & 3))
+    var index = bytes.startIndex
+    for offset in 0..<Self.byteCount {
+      words[offset >> 2] |= UInt32(bytes[index]) << (8 * UInt32(offset & 3))
+      bytes.formIndex(after: &index)
     }
     self.init(
       type: StoreMessageType(rawValue: words[0]), requestID: words[1], transactionID: words[2],

@@ -44,6 +44,9 @@ struct MountCommand: ParsableCommand {
     let ready = daemonize ? pv_daemonize_begin() : -1
     if daemonize, ready < 0 { throw Refusal("cannot go to the background: \(Refusal.reason)") }
     DaemonSignals.block()
+    // The kernel may have to write through this disk to get memory back: no allocation of this process may wait for that.
+    // Its threads inherit it; without CAP_SYS_RESOURCE it is not to be had, and the disk works without.
+    _ = pv_set_io_flusher()
     let mounted = try Mounting.mount(plan)
     let life = HostedDisks(mounted)
     let control: ControlServer

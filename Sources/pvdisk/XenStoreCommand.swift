@@ -96,12 +96,23 @@ struct XenStoreTree: ParsableCommand {
       } else {
         var line = fullPaths ? path : String(repeating: " ", count: depth) + name
         line += value.map { " = \"\(StoreOutput.readable($0))\"" } ?? ":"
-        if let entries { line += "   (\(entries.joined(separator: ",")))" }
+        if let entries {
+          line += " "
+          // xenstore-ls leads the eye to its column of permissions.
+          if !fullPaths, value != nil {
+            for column in line.utf8.count..<max(Self.permissionColumn, line.utf8.count) {
+              line += column % 2 == 1 ? "." : " "
+            }
+          }
+          line += "  (\(entries.joined(separator: ",")))"
+        }
         print(line)
       }
       stack += try children(of: path, depth: depth + 1, store, isTop: false)
     }
   }
+
+  private static let permissionColumn = 60
 
   private func children(
     of path: String, depth: Int, _ store: StoreClient, isTop: Bool

@@ -14,7 +14,10 @@ struct XenStoredCommand: ParsableCommand {
     discussion: """
       Stock clients find it through XENSTORED_PATH:  XENSTORED_PATH=/tmp/xs xenstore-ls -fp
       SIGINT and SIGTERM end it and remove the socket; SIGHUP reopens the trace file.
-      """)
+      The options of xenstored 4.17 are accepted, with their letters. Unlike it, this stays in the foreground unless
+      --daemonize says otherwise.
+      """,
+    helpNames: [.short, .long, .customShort("H")])
 
   @Option(
     help: ArgumentHelp(
@@ -23,6 +26,9 @@ struct XenStoredCommand: ParsableCommand {
 
   @Option(help: ArgumentHelp("The socket's permission bits, octal.", valueName: "bits"))
   var socketMode = "600"
+
+  @OptionGroup(title: "Options of xenstored's")
+  var xenstored: XenStoredCompatibilityOptions
 
   @OptionGroup(title: "Quotas of unprivileged domains (0 is no limit)")
   var limits: XenStoredQuotaOptions
@@ -71,7 +77,7 @@ struct XenStoredCommand: ParsableCommand {
       throw ValidationError("'\(socketMode)' is no octal permission mask; try 600 or 660.")
     }
     guard !(daemonize && noFork) else { throw ValidationError("--daemonize and --no-fork contradict each other.") }
-    _ = try limits.quotas
+    _ = try limits.apply(to: .xenstored)
     _ = try guests
     _ = try path
   }
@@ -101,13 +107,15 @@ struct XenStoredCommand: ParsableCommand {
     let ready = daemonize ? pv_daemonize_begin() : -1
     if daemonize, ready < 0 { throw Refusal("cannot go to the background: fork failed") }
     DaemonSignals.block()
-    let trace = try traceFile.map { path throws -> StoreTrace in
+    let file = traceFile ?? (xenstored.verbose ? "/dev/stderr" : nil)
+    let trace = try file.map { path throws -> StoreTrace in
       guard let trace = StoreTrace(path: path, format: traceFormat == .text ? .text : .json) else {
         throw Refusal("cannot write the trace file \(path): \(Refusal.reason)")
       }
       return trace
     }
     let store = try makeStore()
+    try xenstored.apply(to: store)
     let listeners = try listen(store, trace)
     defer { for listener in listeners { listener.stop() } }
     let pid = try pidFile.map { path throws in try PIDFile(path: path) }
@@ -150,9 +158,11 @@ struct XenStoredCommand: ParsableCommand {
   }
 
   private func makeStore() throws -> StoreServer {
-    guard let restore else { return StoreServer(quotas: try limits.quotas) }
+    guard let restore else { return StoreServer(quotas: try limits.apply(to: .xenstored)) }
     do {
-      return try StoreServer(restoringFrom: restore)
+      let store = try StoreServer(restoringFrom: restore)
+      store.quotas = try limits.apply(to: store.quotas)
+      return store
     } catch {
       throw Refusal("cannot restore the state in \(restore): \(error)")
     }
@@ -184,28 +194,81 @@ struct XenStoredQuotaOptions: ParsableArguments {
     help: ArgumentHelp("The soft limit of memory.", valueName: "memory=number"))
   var softQuota: [String] = []
 
-  /// The limits that the options ask for.
-  var quotas: StoreQuotas {
-    get throws {
-      var quotas = StoreQuotas.xenstored
-      let singles: [(StoreQuota, Int?)] = [
-        (.nodes, entries), (.watches, watches), (.nodeSize, entrySize), (.transactions, transactions),
-        (.nodePermissions, permissions), (.pathMaximum, pathMaximum),
-      ]
-      for case (let quota, let value?) in singles {
-        guard value >= 0 else { throw ValidationError("A limit cannot be negative.") }
-        quotas[quota] = value
-      }
-      for (texts, prefix) in [(quota, ""), (softQuota, "soft-")] {
-        for text in texts {
-          let parts = text.split(separator: "=", maxSplits: 1)
-          guard parts.count == 2, let value = Int(parts[1]), value >= 0, quotas[named: prefix + parts[0]] != nil else {
-            throw ValidationError("'\(text)' is no quota; write it as name=number, for example nodes=1000.")
-          }
-          quotas[named: prefix + parts[0]] = value
-        }
-      }
-      return quotas
+  /// Limits with those replaced that the options ask for.
+  func apply(to limits: StoreQuotas) throws -> StoreQuotas {
+    var quotas = limits
+    let singles: [(StoreQuota, Int?)] = [
+      (.nodes, entries), (.watches, watches), (.nodeSize, entrySize), (.transactions, transactions),
+      (.nodePermissions, permissions), (.pathMaximum, pathMaximum),
+    ]
+    for case (let quota, let value?) in singles {
+      guard value >= 0 else { throw ValidationError("A limit cannot be negative.") }
+      quotas[quota] = value
     }
+    for (texts, prefix) in [(quota, ""), (softQuota, "soft-")] {
+      for text in texts {
+        let parts = text.split(separator: "=", maxSplits: 1)
+        guard parts.count == 2, let value = Int(parts[1]), value >= 0, quotas[named: prefix + parts[0]] != nil else {
+          throw ValidationError("'\(text)' is no quota; write it as name=number, for example nodes=1000.")
+        }
+        quotas[named: prefix + parts[0]] = value
+      }
+    }
+    return quotas
+  }
+}
+
+/// What else xenstored can be told.
+struct XenStoredCompatibilityOptions: ParsableArguments {
+  @Flag(
+    name: [.customShort("D"), .customLong("no-domain-init")],
+    help: "Accepted: domain 0 has no ring page here that would have to be left out.")
+  var noDomainInit = false
+  @Option(
+    name: [.customShort("w"), .long],
+    help: ArgumentHelp(
+      "How long a guest may leave an event untaken before it is dropped (20 seconds; 0 is for ever).",
+      valueName: "watch-event=seconds"))
+  var timeout: [String] = []
+  @Flag(
+    name: [.customShort("R"), .customLong("no-recovery")],
+    help: "Accepted: there is nothing to recover, because nodes are never on disk.")
+  var noRecovery = false
+  @Option(
+    name: [.customShort("I"), .customLong("internal-db")],
+    help: ArgumentHelp("Accepted: nodes are in memory, always ('off' is refused; see --save).", valueName: "on"))
+  var internalDB: String?
+  @Flag(
+    name: [.customShort("K"), .customLong("keep-orphans")],
+    help: "Keep the nodes of a domain that is gone, as domain 0's (a security risk).")
+  var keepOrphans = false
+  @Flag(name: [.customShort("V"), .long], help: "Write every message to standard error, unless there is a trace file.")
+  var verbose = false
+
+  /// The time that a guest has to take an event, in nanoseconds; nil to leave it as it is.
+  private var eventPatience: UInt64? {
+    get throws {
+      try timeout.map { text throws -> UInt64 in
+        let parts = text.split(separator: "=", maxSplits: 1)
+        guard parts.count == 2, parts[0] == "watch-event", let seconds = UInt64(parts[1]), seconds <= 1_000_000 else {
+          throw ValidationError("'\(text)' is no timeout; write it as watch-event=seconds.")
+        }
+        return seconds * 1_000_000_000
+      }.last
+    }
+  }
+
+  func validate() throws {
+    _ = try eventPatience
+    guard internalDB == nil || internalDB == "on" else {
+      throw ValidationError(
+        "Nodes are kept in memory alone: '--internal-db on' is all there is; --save writes them to a file.")
+    }
+  }
+
+  /// Tells a store what it was asked for.
+  func apply(to store: StoreServer) throws {
+    if let eventPatience = try eventPatience { store.eventPatience = eventPatience }
+    store.keepsOrphans = keepOrphans
   }
 }

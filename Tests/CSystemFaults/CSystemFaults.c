@@ -3,8 +3,11 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <liburing.h>
+
 #include "CSystemFaults.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -99,4 +102,74 @@ int fallocate(int fd, int mode, off_t offset, off_t length) {
 
 off_t lseek(int fd, off_t offset, int whence) {
   return fail(PV_FAULTY_SEEK) ? -1 : (off_t)syscall(SYS_lseek, fd, offset, whence);
+}
+
+// Linux 6.10; the headers of Debian 12 do not have it.
+#define PV_NOP_INJECT_RESULT 1u
+
+/// Turns an entry into one that does nothing and has a result of our choosing.
+static void inject(struct io_uring_sqe *entry, int result) {
+  const __u64 number = entry->user_data;
+  memset(entry, 0, sizeof *entry);
+  entry->opcode = IORING_OP_NOP;
+  entry->fd = -1;
+  entry->user_data = number;
+  entry->rw_flags = (int)PV_NOP_INJECT_RESULT;
+  entry->len = (__u32)result;
+}
+
+/// Lets a read or write move half of its pieces, or half of its only one; what bypasses the page cache in whole sectors.
+static void shorten(struct io_uring_sqe *entry) {
+  static __thread struct iovec halves[64];
+  static __thread unsigned used;
+  const struct iovec *vector = (const struct iovec *)(uintptr_t)entry->addr;
+  if (entry->len > 1) {
+    entry->len /= 2;
+  } else if (entry->len == 1 && vector->iov_len >= 1024) {
+    // The kernel copies the list when the entry is submitted.
+    struct iovec *half = &halves[used++ % 64];
+    *half = *vector;
+    half->iov_len = (vector->iov_len / 2 + 511) & ~(size_t)511;
+    entry->addr = (__u64)(uintptr_t)half;
+  }
+}
+
+static void strike_entry(struct io_uring_sqe *entry) {
+  enum pv_faulty_call call;
+  switch (entry->opcode) {
+  case IORING_OP_READV: call = PV_FAULTY_READ; break;
+  case IORING_OP_WRITEV: call = PV_FAULTY_WRITE; break;
+  case IORING_OP_FSYNC: call = PV_FAULTY_SYNC; break;
+  case IORING_OP_FALLOCATE: call = PV_FAULTY_ALLOCATE; break;
+  default: return;
+  }
+  if (!strikes(call)) return;
+  if (plan.error != 0) {
+    inject(entry, -plan.error);
+  } else {
+    shorten(entry);
+  }
+}
+
+/// What the image's ring is entered with: entries that the kernel has not seen yet are struck here.
+int io_uring_submit_and_get_events(struct io_uring *ring) {
+  static int (*real)(struct io_uring *);
+  if (real == NULL) real = (int (*)(struct io_uring *))dlsym(RTLD_NEXT, "io_uring_submit_and_get_events");
+  if (plan.is_set) {
+    // liburing forgets entries once they are offered, also those that the kernel had no room for: none is struck twice.
+    for (unsigned place = ring->sq.sqe_head; place != ring->sq.sqe_tail; place++) {
+      strike_entry(&ring->sq.sqes[place & *ring->sq.kring_mask]);
+    }
+  }
+  return real(ring);
+}
+
+bool pv_faults_reach_rings(void) {
+  struct io_uring ring;
+  if (io_uring_queue_init(2, &ring, 0) != 0) return false;
+  inject(io_uring_get_sqe(&ring), -EDOM);
+  struct io_uring_cqe *result = NULL;
+  bool is_injected = io_uring_submit(&ring) == 1 && io_uring_wait_cqe(&ring, &result) == 0 && result->res == -EDOM;
+  io_uring_queue_exit(&ring);
+  return is_injected;
 }

@@ -32,8 +32,8 @@ struct SystemFault: CustomTestStringConvertible, Sendable {
 
 /// What an image does when the calls below it fail.
 ///
-/// The queue's thread makes them itself here (`blocking`); what becomes of an answer is decided in the same place when
-/// io_uring brings it.
+/// With the queue's own thread that makes them (`blocking`), and with io_uring, whose entries are struck on their way to the
+/// kernel.
 @Suite("Errors from below an image")
 struct FaultSweepTests {
   /// In memory, where syncing costs nothing, and on a disk for what bypasses the page cache.
@@ -47,11 +47,21 @@ struct FaultSweepTests {
     for scratch in [memory, disk] { try RawImage.create(path: scratch.file(), byteCount: UInt64(Self.byteCount)) }
   }
 
-  func open(_ cache: ImageOptions.CacheMode = .writeback, queues: Int = 1) throws -> RawImage {
+  /// The engines whose calls can be made to fail here.
+  static let engines: [ImageOptions.Engine] = pv_faults_reach_rings() ? [.blocking, .automatic] : [.blocking]
+
+  func open(
+    _ cache: ImageOptions.CacheMode = .writeback, queues: Int = 1, engine: ImageOptions.Engine = .blocking
+  ) throws -> RawImage {
     try RawImage.open(
       path: (cache == .none ? disk : memory).file(),
-      options: ImageOptions(cache: cache, engine: .blocking, queueCount: queues))
+      options: ImageOptions(cache: cache, engine: engine, queueCount: queues))
   }
+
+  @Test(
+    "entries of io_uring can be made to fail on this kernel: 6.10 or later",
+    .enabled(if: KernelRelease.isAtLeast(6, 10)))
+  func reachesRings() { #expect(Self.engines.count == 2) }
 
   /// One request with the memory that it needs, and how to see that it was done.
   struct Request {
@@ -103,20 +113,24 @@ struct FaultSweepTests {
     "a failing call is the error of the request that needed it, what succeeds is right, and service goes on",
     arguments: SystemFault.all, [ImageOptions.CacheMode.writeback, .none])
   func each(fault: SystemFault, cache: ImageOptions.CacheMode) throws {
-    let image = try open(cache)
-    do {
-      var driver = try image.driver()
-      for request in Request.all {
-        for count in [UInt64(1), 3, 0] { try check(fault, count, request, &driver, cache) }
+    for engine in Self.engines {
+      let image = try open(cache, engine: engine)
+      var strikes: UInt64 = 0
+      do {
+        var driver = try image.driver()
+        for request in Request.all {
+          for count in [UInt64(1), 3, 0] { strikes += try check(fault, count, request, &driver, cache) }
+        }
       }
+      #expect(strikes > 0, "\(engine): the call is made")
+      try? image.close()
     }
-    try? image.close()
   }
 
   private func check(
     _ fault: SystemFault, _ count: UInt64, _ request: Request, _ driver: inout QueueDriver<RawImageQueue>,
     _ cache: ImageOptions.CacheMode
-  ) throws {
+  ) throws -> UInt64 {
     #expect(try run(Request(operation: .write), &driver, byte: 0x11, cache: cache).code == 0)
     pv_faults_set(fault.call, fault.errorCode, 0, count)
     let outcome = try run(request, &driver, byte: 0x22, cache: cache)
@@ -133,14 +147,16 @@ struct FaultSweepTests {
     // The fault has cleared: the same request works, and so does a flush once what was lost has been told.
     let again = try run(request, &driver, byte: 0x33, cache: cache)
     #expect((again.code == 0 || request.operation == .flush) && again.isRight, "\(what), then \(again)")
-    guard cache == .writeback || request.operation == .flush || request.isForced else { return }
+    guard cache == .writeback || request.operation == .flush || request.isForced else { return strikes }
     _ = driver.run(.flush())
     #expect(driver.run(.flush()) == 0, "\(what)")
+    return strikes
   }
 
-  @Test("an fdatasync that fails fails the flush of everybody who wrote before it, once", arguments: [EIO, ENOSPC])
-  func everybody(errorCode: CInt) throws {
-    let image = try open(queues: 4)
+  @Test(
+    "an fdatasync that fails fails the flush of everybody who wrote before it, once", arguments: [EIO, ENOSPC], engines)
+  func everybody(errorCode: CInt, engine: ImageOptions.Engine) throws {
+    let image = try open(queues: 4, engine: engine)
     do {
       var first = try image.driver(0), second = try image.driver(1), third = try image.driver(2)
       #expect(try run(Request(operation: .write), &first, byte: 1).code == 0)
@@ -159,9 +175,9 @@ struct FaultSweepTests {
     #expect(throws: BlockError.self) { try image.close() }
   }
 
-  @Test("of 64 flushes that share a failing fdatasync none succeeds")
-  func sharedFailure() throws {
-    let image = try open()
+  @Test("of 64 flushes that share a failing fdatasync none succeeds", arguments: engines)
+  func sharedFailure(engine: ImageOptions.Engine) throws {
+    let image = try open(engine: engine)
     do {
       var driver = try image.driver()
       #expect(try run(Request(operation: .write), &driver, byte: 1).code == 0)
@@ -175,11 +191,12 @@ struct FaultSweepTests {
     #expect(throws: BlockError.self) { try image.close() }
   }
 
-  @Test("wherever in a run of requests one call fails, the others are right", arguments: SystemFault.all)
-  func nthCall(fault: SystemFault) throws {
+  @Test("wherever in a run of requests one call fails, the others are right", arguments: SystemFault.all, engines)
+  func nthCall(fault: SystemFault, engine: ImageOptions.Engine) throws {
     var reached = 0
-    for skip in 0..<UInt64(400) {
-      let image = try open()
+    // A ring takes its time to come and go: not every call of it is tried.
+    for skip in stride(from: UInt64(0), to: 400, by: engine == .blocking ? 1 : 40) {
+      let image = try open(engine: engine)
       defer { try? image.close() }
       var driver = try image.driver()
       var random = SeededGenerator(seed: 1)
@@ -221,7 +238,7 @@ struct FaultSweepTests {
       if strikes == 0 { break }
       reached += 1
     }
-    #expect(reached > 3, "the call is made more than a few times")
+    #expect(reached > (engine == .blocking ? 3 : 0), "the call is made more than a few times")
   }
 
   @Test("holes and data that cannot be told apart are data", arguments: [EIO, EINVAL])

@@ -91,7 +91,7 @@ struct BadInputTests {
   @Test("what the machine does not allow ends with status 2", arguments: BadCall.environment)
   func environment(_ call: BadCall) throws { try check(call) }
 
-  private func check(_ call: BadCall) throws {
+  func check(_ call: BadCall) throws {
     let scene = try Scene()
     try scene.ok("head -c 16M /dev/urandom > d.img\n" + call.setUp)
     let before = try scene.ok("sha256sum d.img; ls -A . m | grep -v '^.run'")

@@ -2,18 +2,18 @@
 # SPDX-License-Identifier: MIT
 # Runs the fuzzers, each for some seconds, from the corpora in Tests/Fuzz/Corpus.
 #
-# usage: fuzz.sh SECONDS [TARGET...]    targets: ring response wire node
+# usage: fuzz.sh SECONDS [TARGET...]    targets: ring response wire node fuse image command
 # exit status: 0 nothing found, 5 something found: the input is kept in fuzz-findings/
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-60}
 shift || true
 targets=("$@")
-((${#targets[@]} > 0)) || targets=(ring response wire node)
+((${#targets[@]} > 0)) || targets=(ring response wire node fuse image command)
 
 # gold cannot link what the sanitizers add; libFuzzer itself is C++.
 PVDISK_FUZZ=1 ${SWIFT:-swift} build -c release --scratch-path .build-fuzz --product pvdisk-fuzz \
-  -Xswiftc -sanitize=fuzzer -Xswiftc -sanitize=address -Xswiftc -use-ld=lld -Xlinker -lstdc++
+  -Xswiftc -sanitize=fuzzer -Xswiftc -sanitize=address -Xswiftc -use-ld=lld -Xswiftc -enable-testing -Xlinker -lstdc++
 mkdir -p fuzz-findings
 status=0
 for target in "${targets[@]}"; do

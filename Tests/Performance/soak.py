@@ -139,8 +139,24 @@ def configurations(wanted):
                 yield name, kind, options
 
 
+# What a server may grow by between the first tenth of its operations and the last, in KiB.
+GROWTH = 4096
+
+
+def resident(exporter):
+    """The KiB that the server's processes hold."""
+    total = 0
+    for pid in exporters.process_tree(exporter.process.pid):
+        try:
+            with open(f"/proc/{pid}/status", encoding="ascii") as status:
+                total += sum(int(line.split()[1]) for line in status if line.startswith("RssAnon:"))
+        except OSError:
+            pass
+    return total
+
+
 def soak_one(kind, options, program, scratch, seconds, seed):
-    """One configuration for some seconds; the number of operations."""
+    """One configuration for some seconds; the number of operations, and the KiB that the server grew by meanwhile."""
     image = os.path.join(scratch, "image.raw")
     with open(image, "wb") as file:
         file.write(random.Random(seed).randbytes(24 << 20))
@@ -151,6 +167,7 @@ def soak_one(kind, options, program, scratch, seconds, seed):
         verify_with_fio(exporter.file(), seconds / 3, seed)
         oracle = Oracle(exporter.file(), seed, 24 << 20)
         end, operations = time.monotonic() + seconds * 2 / 3, 0
+        settled, before = time.monotonic() + seconds / 15, None
         while time.monotonic() < end or operations < 50:
             try:
                 oracle.step()
@@ -158,7 +175,12 @@ def soak_one(kind, options, program, scratch, seconds, seed):
                 history = "\n  ".join(map(str, oracle.log))
                 raise AssertionError(f"{error}, after {operations} operations, the last:\n  {history}") from error
             operations += 1
+            if before is None and time.monotonic() > settled:
+                before = resident(exporter)
         os.fsync(oracle.buffered)
+        growth = resident(exporter) - before if before is not None else 0
+        if growth > GROWTH:
+            raise AssertionError(f"the server grew by {growth} KiB in {operations} operations")
         expected = oracle.bytes
     finally:
         if oracle:
@@ -167,7 +189,7 @@ def soak_one(kind, options, program, scratch, seconds, seed):
     with open(image, "rb") as file:
         if file.read() != expected:
             raise AssertionError("the image does not hold what the disk held")
-    return operations
+    return operations, growth
 
 
 def main():
@@ -175,18 +197,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pvdisk", required=True, metavar="PROGRAM")
     parser.add_argument("--seconds", type=float, default=120, help="for each configuration (120)")
+    parser.add_argument("--hours", type=float, help="for all configurations together, instead")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--only", default="", metavar="WORDS", help="configurations with all these words in their names")
     arguments = parser.parse_args()
+    if arguments.hours:
+        arguments.seconds = arguments.hours * 3600 / len(list(configurations(arguments.only.split())))
     scratch = tempfile.mkdtemp(prefix="pvdisk-soak-", dir="/var/tmp")
     failures = 0
     try:
         for number, (name, kind, options) in enumerate(configurations(arguments.only.split())):
             seed = arguments.seed + number
             try:
-                operations = soak_one(
+                operations, growth = soak_one(
                     kind, options, os.path.abspath(arguments.pvdisk), scratch, arguments.seconds, seed)
-                print(f"ok      {name}: {operations} operations, seed {seed}", flush=True)
+                print(f"ok      {name}: {operations} operations, {growth:+} KiB, seed {seed}", flush=True)
             except (AssertionError, exporters.ExporterError) as error:
                 failures += 1
                 print(f"FAILED  {name}: {error}\n        again: --seed {seed} --only='{name}'", flush=True)

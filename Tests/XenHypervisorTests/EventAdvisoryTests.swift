@@ -20,7 +20,7 @@ struct EventAdvisoryTests {
     }
   }
 
-  @Test("XSA-107, 188, 358, 359, 505: an event that arrives while the array is expanded is not lost")
+  @Test("XSA-107, 188, 340, 358, 359, 505: an event that arrives while the array is expanded is not lost")
   func expansion() throws {
     func isLost(_ fault: PlantedFault?) throws -> Bool {
       let box = MachineBox()
@@ -71,6 +71,41 @@ struct EventAdvisoryTests {
     let port = try channels.bindInterprocessor(to: 0)
     _ = take(machine.guest)
     channels.notify(port)
+    #expect(take(machine.guest) == [port.rawValue])
+  }
+
+  @Test("XSA-331: a port that is closed again and again while two threads signal it harms nobody")
+  func closeRace() throws {
+    let machine = try Machine(pages: 64)
+    let guest = machine.guest.eventChannels, control = machine.control.eventChannels
+    let start = machine.hypervisor.ledger
+    let done = Tally()
+    let signal: @Sendable () -> Void = {
+      while done.count == 0 {
+        for port: UInt32 in 1...4 {
+          control.notify(EventPort(rawValue: port))
+          guest.notify(EventPort(rawValue: port))
+        }
+      }
+    }
+    onThreads([
+      {
+        for _ in 0..<300 {
+          do {
+            let port = try guest.allocateUnbound(remote: .control)
+            let bound = try control.bindInterdomain(remote: machine.guest.id, port: port)
+            control.notify(bound)
+            try control.close(bound)
+            try guest.close(port)
+          } catch { Issue.record("\(error)") }
+        }
+        done.raise()
+      }, signal, signal,
+    ])
+    #expect(machine.hypervisor.ledger == start)
+    let port = try guest.bindInterprocessor(to: 0)
+    _ = take(machine.guest)
+    guest.notify(port)
     #expect(take(machine.guest) == [port.rawValue])
   }
 

@@ -89,7 +89,8 @@ struct LateEOITests {
     }
   }
 
-  @Test("a peer that kicks without queuing work gets through 18 times in ten seconds, however often it kicks")
+  @Test(
+    "XSA-332, 391: a peer that kicks without queuing work gets through 18 times in ten seconds, however often it kicks")
   func storm() throws {
     var (machine, late, sender) = try channel()
     let channels = machine.guest.eventChannels

@@ -19,16 +19,10 @@ struct RemoteStoreTests {
   }
 
   /// A handle on a connection of its own, with a thread that listens.
-  func connect() throws -> RemoteStore { try RemoteStore(socket: socket.path) }
+  func connect() throws -> RemoteStore { try RemoteStore(patient: socket.path) }
 
   /// Waits for a condition, for as long as a busy machine may need.
-  func wait(until condition: () -> Bool) -> Bool {
-    for _ in 0..<30_000 {
-      if condition() { return true }
-      usleep(1000)
-    }
-    return false
-  }
+  func wait(until condition: () -> Bool) -> Bool { Patience.wait(until: condition) }
 
   /// The same calls through the protocol, whichever store answers.
   func exercise(_ store: any StoreHandle) throws -> [String] {

@@ -41,7 +41,7 @@ struct SocketServerTests {
   @Test("pipelined requests are answered in order, however they are cut")
   func pipelining() throws {
     var random = SeededGenerator(seed: 11)
-    var transport = try StoreSocketTransport(path: socket.path)
+    var transport = try StoreSocketTransport(patient: socket.path)
     let count = 3000
     var bytes: [UInt8] = []
     for index in 0..<count {
@@ -54,7 +54,8 @@ struct SocketServerTests {
       let piece = Array(bytes.prefix(Int.random(in: 1...9000, using: &random)))
       let sent = piece.isEmpty ? 0 : Self.push(piece, to: transport.descriptor)
       bytes.removeFirst(sent)
-      if let more = try transport.receive(milliseconds: sent == 0 ? 5000 : 0) { answers += more }
+      let more = try transport.receive(milliseconds: sent == 0 ? Patience.milliseconds : 0)
+      if let more { answers += more } else { try #require(sent > 0, "the store neither took nor answered anything") }
       while let header = StoreMessageHeader(answers), answers.count >= 16 + Int(header.payloadByteCount) {
         try #require(header.requestID == UInt32(seen))
         if seen % 2 == 1 {
@@ -72,8 +73,8 @@ struct SocketServerTests {
   func neverReading() throws {
     let control = server.connect(as: .control)
     try control.write("/big", String(repeating: "x", count: 4000))
-    let lazy = try StoreSocketTransport(path: socket.path)
-    let good = try StoreClient(socket: socket.path)
+    let lazy = try StoreSocketTransport(patient: socket.path)
+    let good = try StoreClient(patient: socket.path)
     let flood = Array(repeating: WireClient.message(2, "/big\0"), count: 100).flatMap { $0 }
     let before = Self.residentByteCount()
     var sent = 0
@@ -93,7 +94,7 @@ struct SocketServerTests {
 
   @Test("a client that lets events pile up is dropped before they are too many")
   func pilingEvents() throws {
-    let lazy = try StoreClient(socket: socket.path)
+    let lazy = try StoreClient(patient: socket.path)
     try lazy.watch("/", token: "t")
     let control = server.connect(as: .control)
     let stem = "/" + String(repeating: "s", count: 3000)
@@ -104,7 +105,7 @@ struct SocketServerTests {
     }
     #expect(isDropped)
     #expect(throws: StoreClientError.self) {
-      while true { _ = try lazy.nextEvent(milliseconds: 5000) }
+      while try lazy.nextEvent(milliseconds: Patience.milliseconds) != nil {}
     }
     #expect(server.check() == [])
   }
@@ -116,7 +117,7 @@ struct SocketServerTests {
     let threads = (0..<8).map { number in
       TestThread {
         do {
-          let clients = try (0..<16).map { _ in try StoreClient(socket: path) }
+          let clients = try (0..<16).map { _ in try StoreClient(patient: path) }
           for round in 0..<20 {
             for (index, client) in clients.enumerated() {
               try client.write("/t\(number)/c\(index)", "\(round)")
@@ -131,17 +132,17 @@ struct SocketServerTests {
     for thread in threads { thread.join() }
     #expect(failures.load(ordering: .relaxed) == 0)
     #expect(server.check() == [])
-    while server.statistics.connections > 1 { usleep(1000) }
+    #expect(Patience.wait { server.statistics.connections == 0 }, "a client that went is noticed")
   }
 
   @Test("random, cut and oversized messages never disturb another client", arguments: 0..<6 as Range<UInt64>)
   func randomBytes(seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
-    let good = try StoreClient(socket: socket.path)
+    let good = try StoreClient(patient: socket.path)
     try good.watch("/good", token: "t")
     var left = TestScale.count(3000)
     while left > 0 {
-      var bad = try StoreSocketTransport(path: socket.path)
+      var bad = try StoreSocketTransport(patient: socket.path)
       for _ in 0..<Int.random(in: 1...400, using: &random) {
         left -= 1
         var message = randomMessage(&random)

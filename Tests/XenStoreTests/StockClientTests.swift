@@ -98,7 +98,7 @@ struct StockClientTests {
     // The watcher is known to be registered when the number of watches has grown.
     let server = server
     let thread = TestThread {
-      while server.statistics.watches < 2 { usleep(1000) }
+      guard Patience.wait(until: { server.statistics.watches == 2 }) else { return }
       for path in changes { try? writer.write(path, "") }
     }
     #expect(try client("watch", "-n", "4", "/a").output == "/a\n/a/1\n/a/2\n/a/3\n")

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 
 import Glibc
+import GuestMemory
 import Testing
-import XenStore
 import XenWire
+
+@testable import XenStore
 
 @Suite("A store client over a socket")
 struct StoreClientTests {
@@ -15,7 +17,7 @@ struct StoreClientTests {
   init() throws {
     folder = try TemporaryFolder()
     socket = try StoreSocketServer(server: server, path: folder.path + "/socket")
-    client = try StoreClient(socket: socket.path)
+    client = try StoreClient(patient: socket.path)
   }
 
   @Test("reads, writes, lists, removes and changes permissions")
@@ -34,7 +36,7 @@ struct StoreClientTests {
   @Test("a transaction is redone until it fits")
   func transactions() throws {
     try client.write("/n", "0")
-    let other = try StoreClient(socket: socket.path)
+    let other = try StoreClient(patient: socket.path)
     var runs = 0
     try client.transaction { (transaction) throws(StoreClientError) in
       runs += 1
@@ -48,7 +50,7 @@ struct StoreClientTests {
 
   @Test("events that come between requests and replies are kept in order")
   func events() throws {
-    let other = try StoreClient(socket: socket.path)
+    let other = try StoreClient(patient: socket.path)
     try client.watch("/a", token: "t", depth: 1)
     for index in 0..<5 {
       try other.write("/a/\(index)", "")
@@ -82,16 +84,73 @@ struct StoreClientTests {
 
   @Test("a path that is taken, too long or nowhere is refused, and says so in a sentence")
   func refusals() throws {
-    #expect(throws: StoreSocketError.exists(socket.path)) {
+    #expect(throws: StoreSocketError.served(socket.path)) {
       try StoreSocketServer(server: server, path: socket.path)
     }
     let long = folder.path + "/" + String(repeating: "x", count: 108 - folder.path.utf8.count - 1)
     #expect(throws: StoreSocketError.tooLong(long)) { try StoreSocketServer(server: server, path: long) }
     let longest = String(long.dropLast())
     try StoreSocketServer(server: server, path: longest).stop()
-    #expect(throws: StoreSocketError.self) { try StoreSocketServer(server: server, path: "/nowhere/at/all") }
-    #expect(StoreSocketError.exists("/x").description.contains("/x exists already"))
+    #expect(throws: StoreSocketError.folderMissing("/nowhere/at/all")) {
+      try StoreSocketServer(server: server, path: "/nowhere/at/all")
+    }
+    let inFile = folder.path + "/socket/below"
+    #expect(throws: StoreSocketError.folderMissing(inFile)) { try StoreSocketServer(server: server, path: inFile) }
+    for path in ["", "\0abstract", "/tmp/cut\0off"] {
+      #expect(throws: StoreSocketError.system(path, SystemError("bind", code: EINVAL))) {
+        try StoreSocketServer(server: server, path: path)
+      }
+    }
     #expect(try client.exists("/tool"), "the first server still serves")
+  }
+
+  @Test("a file that a dead daemon left, or anything else at the path, is left alone and named")
+  func leftovers() throws {
+    for (name, command) in [
+      ("dead", "python3 -c 'import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])'"),
+      ("file", "touch"), ("folder", "mkdir"), ("dangling", "ln -s nowhere"),
+    ] {
+      let path = folder.path + "/" + name
+      #expect(unsafe system("\(command) '\(path)'") == 0)
+      #expect(throws: StoreSocketError.exists(path)) { try StoreSocketServer(server: server, path: path) }
+      var entry = stat()
+      // SAFETY: the address is of a local value.
+      #expect(unsafe lstat(path, &entry) == 0, "\(name) is still there")
+    }
+  }
+
+  @Test(
+    "a refusal is one sentence that names the path and the way out",
+    arguments: [
+      (
+        StoreSocketError.exists("/x"),
+        "/x exists already, and nobody serves it: remove it or choose another socket path"
+      ),
+      (.served("/x"), "a running daemon serves /x already: stop it or choose another socket path"),
+      (.folderMissing("/a/b/x"), "cannot serve the socket /a/b/x: there is no folder /a/b; make it first"),
+      (.folderMissing("x"), "cannot serve the socket x: there is no folder .; make it first"),
+      (
+        .notWritable("/x"),
+        "cannot serve the socket /x: the folder / is not writable for this user; choose another"
+      ),
+      (
+        .tooLong("/x"),
+        "the socket path /x has 2 bytes, but a Unix socket's path has at most 107: choose a shorter one"
+      ),
+    ])
+  func sentences(error: StoreSocketError, sentence: String) {
+    #expect(error.description == sentence)
+  }
+
+  @Test(
+    "a bind that fails is told by what is in its way",
+    arguments: [
+      (EACCES, StoreSocketError.notWritable("/a/x")), (EROFS, .notWritable("/a/x")), (EPERM, .notWritable("/a/x")),
+      (ENOENT, .folderMissing("/a/x")), (ENOTDIR, .folderMissing("/a/x")),
+      (ENOMEM, .system("/a/x", SystemError("bind", code: ENOMEM))),
+    ] as [(CInt, StoreSocketError)])
+  func bindErrors(code: CInt, error: StoreSocketError) {
+    #expect(StoreSocketError(SystemError("bind", code: code), at: "/a/x") == error)
   }
 
   @Test("who connects is judged by what the kernel says of them")
@@ -100,10 +159,10 @@ struct StoreClientTests {
     let guests = try StoreSocketServer(server: server, path: folder.path + "/guests", mode: 0o666) { peer in
       peer.process == getpid() && peer.user == user ? .guest(DomainID(rawValue: 9)) : .refused
     }
-    let guest = try StoreClient(socket: guests.path)
+    let guest = try StoreClient(patient: guests.path)
     #expect(throws: StoreClientError.refused(.access)) { try guest.read("/tool") }
     let nobody = try StoreSocketServer(server: server, path: folder.path + "/nobody") { _ in .refused }
-    let refused = try StoreClient(socket: nobody.path)
+    let refused = try StoreClient(patient: nobody.path)
     #expect(throws: StoreClientError.disconnected) { try refused.read("/tool") }
   }
 }

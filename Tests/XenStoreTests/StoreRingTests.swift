@@ -39,10 +39,24 @@ final class RingFixture: Sendable {
   }
 
   /// A client at the guest's end.
-  func connect() -> StoreClient {
-    let ring = ring
-    return StoreClient(
-      over: StoreRingTransport(page: guest, notify: { ring.serve() }, wait: { _ in ring.serve() }))
+  func connect() -> StoreClient { StoreClient(over: transport()) }
+
+  /// A transport of the guest's, for which a millisecond passes with each wait.
+  ///
+  /// A guest that is not answered within ten minutes of that clock is told that its page is broken.
+  func transport() -> StoreRingTransport {
+    let ring = ring, time = time, guest = guest
+    let waits = Atomic(0)
+    return StoreRingTransport(
+      page: guest, notify: { ring.serve() },
+      wait: { _ in
+        time.advance(milliseconds: 1)
+        if ring.wantsTime || waits.load(ordering: .relaxed) == 0 { ring.serve() }
+        guard waits.add(1, ordering: .relaxed).newValue > 600_000 else { return }
+        Issue.record("the store has not answered a guest for ten minutes")
+        guest.error = .communication
+        guest.connection = StoreRingState.connected
+      })
   }
 }
 
@@ -150,8 +164,7 @@ struct StoreRingTests {
   @Test("a reconnection drops watches, transactions and half a message, and goes on")
   func reconnects() throws {
     let fixture = try RingFixture()
-    let ring = fixture.ring
-    let transport = StoreRingTransport(page: fixture.guest, notify: { ring.serve() }, wait: { _ in ring.serve() })
+    let transport = fixture.transport()
     let client = StoreClient(over: transport)
     try client.watch("a", token: "t")
     _ = try client.startTransaction()
@@ -172,8 +185,7 @@ struct StoreRingTests {
     _ = try fixture.guest.send(WireClient.message(2, "", length: UInt32.max)[...])
     fixture.ring.serve()
     #expect(fixture.guest.error == .protocolViolation)
-    let ring = fixture.ring
-    let transport = StoreRingTransport(page: fixture.guest, notify: { ring.serve() }, wait: { _ in ring.serve() })
+    let transport = fixture.transport()
     transport.reconnect()
     try StoreClient(over: transport).write("a", "1")
   }
@@ -206,5 +218,26 @@ struct StoreRingTests {
     #expect(fixture.server.check() == [], "seed \(seed)")
     fixture.ring.close()
     #expect(fixture.server.usage(of: .outstanding, by: fixture.ring.domain) == 0, "seed \(seed)")
+  }
+}
+
+@Suite("The distance between a ring's indices")
+struct RingDistanceTests {
+  @Test("XSA-38: every distance up to a ring is taken, and none above", arguments: [0, 0x7FFF_FE00, UInt32.max - 600])
+  func everyDistance(consumer: UInt32) throws {
+    let memory = try MappedMemory(anonymousByteCount: 4096)
+    let page = StoreRingPage(memory.region, as: .server)
+    memory.region.store(consumer, at: StoreRingLayout.requestConsumer)
+    let far: [UInt32] = [1 << 16, 1 << 31, (1 << 31) - 1, .max - 1024, .max - 1023, .max - 1, .max]
+    for distance in Array(0...2100) + far {
+      memory.region.store(consumer &+ distance, at: StoreRingLayout.requestProducer)
+      if distance <= 1024 {
+        #expect(try page.incomingByteCount() == Int(distance))
+      } else {
+        #expect(throws: StoreRingError.ringIndex) { try page.incomingByteCount() }
+        #expect(throws: StoreRingError.ringIndex) { try page.receive() }
+      }
+    }
+    #expect(memory.region.load(UInt32.self, at: StoreRingLayout.requestConsumer) == consumer, "nothing was taken")
   }
 }

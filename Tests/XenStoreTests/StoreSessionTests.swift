@@ -81,7 +81,7 @@ struct StoreSessionTests {
     #expect(client.ask(.directory, "/d\0") == "ERROR E2BIG|")
     var names = ""
     var generations: Set<String> = []
-    while !names.hasSuffix("||") {
+    for _ in 0..<900 where !names.hasSuffix("||") {
       let reply = try #require(client.ask(.directoryPart, "/d\0\(names.utf8.count)\0")).dropFirst(
         "DIRECTORY_PART ".count)
       let parts = reply.split(separator: "|", maxSplits: 1, omittingEmptySubsequences: false)
@@ -93,6 +93,53 @@ struct StoreSessionTests {
     #expect(generations.count == 1)
     #expect(client.ask(.directoryPart, "/d\0999999\0")?.hasSuffix("||") == true)
     #expect(client.ask(.directoryPart, "/d\0") == "ERROR EINVAL|")
+  }
+
+  @Test("a part of a directory holds as many names as fit a message with its end mark, and not one more")
+  func directoryPartBounds() throws {
+    let client = WireClient(StoreServer())
+    var names = (0..<400).map { "name-\($0 + 1000)" }
+    for name in names { _ = client.ask(.write, "/d/\(name)\0") }
+    var isWhole: Set<Bool> = []
+    // 4000 bytes of names, and a last one that fits, or does not, by one byte.
+    for length in 80...100 {
+      names.append(String(repeating: "x", count: length))
+      _ = client.ask(.write, "/d/\(names[400])\0")
+      let reply = try #require(client.ask(.directoryPart, "/d\00\0")).dropFirst("DIRECTORY_PART ".count)
+      let generation = reply.prefix { $0 != "|" } + "|"
+      var expected = ""
+      for name in names where generation.utf8.count + expected.utf8.count + name.utf8.count + 2 <= 4096 {
+        expected += name + "|"
+      }
+      let isLast = expected.hasSuffix(names[400] + "|")
+      isWhole.insert(isLast)
+      #expect(reply.dropFirst(generation.count) == expected + (isLast ? "|" : ""), "a last name of \(length) bytes")
+      _ = client.ask(.remove, "/d/\(names.removeLast())\0")
+    }
+    #expect(isWhole == [true, false])
+    // An offset at the list's end, and one behind it, answer the empty list.
+    for offset in [3999, 4000, 4001] {
+      let reply = try #require(client.ask(.directoryPart, "/d\0\(offset)\0"))
+      #expect(reply.drop { $0 != "|" } == (offset == 3999 ? "|||" : "||"), "offset \(offset)")
+    }
+    #expect(client.ask(.directoryPart, "/d\0-1\0")?.hasSuffix("||") == true)
+  }
+
+  @Test("a guest that goes without having taken its answers owes nothing when it comes back")
+  func closeSettles() throws {
+    let server = StoreServer()
+    let domain = DomainID(rawValue: 5)
+    try server.introduce(domain)
+    for _ in 0..<3 {
+      let session = StoreSession(server: server, domain: domain) {}
+      for _ in 0..<30 { session.receive(WireClient.message(2, "a\0")) }
+      #expect(server.usage(of: .outstanding, by: domain) == 20)
+      session.close()
+      #expect(server.usage(of: .outstanding, by: domain) == 0)
+      #expect(server.usage(of: .memory, by: domain) == 0)
+    }
+    #expect(WireClient(server, as: 5).ask(.read, "a\0") == "ERROR EACCES|")
+    #expect(server.check() == [])
   }
 
   @Test("answers permission requests byte for byte")

@@ -2,6 +2,7 @@
 
 import Glibc
 import Synchronization
+import Testing
 
 /// A thread for tests that need one.
 final class TestThread: Sendable {
@@ -29,8 +30,10 @@ final class TestThread: Sendable {
     init(_ body: @escaping @Sendable () -> Void) { self.body = body }
   }
 
-  /// Waits for the body's end.
-  func join() {
-    while !isDone.load(ordering: .acquiring) { usleep(500) }
+  /// Waits for the body's end; a thread that does not end fails the test, which goes on without it.
+  func join(sourceLocation: SourceLocation = #_sourceLocation) {
+    if !Patience.wait(until: { isDone.load(ordering: .acquiring) }) {
+      Issue.record("a thread did not end within \(Patience.milliseconds) ms", sourceLocation: sourceLocation)
+    }
   }
 }

@@ -2,13 +2,15 @@
 
 import CFuzzer
 import Glibc
+import PVPeers
 
 /// One program for all fuzzers: `PVDISK_FUZZ_TARGET` says which; everything else is libFuzzer's.
 @main
 enum Fuzz {
   static let targets: [String: @Sendable (inout FuzzInput) throws -> Void] = [
-    "ring": { try RingFuzz.run(&$0) }, "response": { try ResponseFuzz.run(&$0) }, "wire": { try WireFuzz.run(&$0) },
-    "node": { try NodeFuzz.run(&$0) },
+    "ring": { _ = try RingFuzz.run(&$0) }, "response": { try ResponseFuzz.run(&$0) }, "wire": { try WireFuzz.run(&$0) },
+    "node": { try NodeFuzz.run(&$0) }, "fuse": { try FuseFuzz.run(&$0) }, "image": { try ImageFuzz.run(&$0) },
+    "command": { try CommandFuzz.run(&$0) },
   ]
 
   static let target: @Sendable (inout FuzzInput) throws -> Void = {

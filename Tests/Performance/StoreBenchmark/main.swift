@@ -51,10 +51,13 @@ struct Comparison {
   let near: () throws -> Double
 }
 
+/// How often the store and the echo take turns.
+let turns = 45
+
 /// Prints the medians of many short turns: a machine that others use too slows both down alike.
 func compare(_ clients: Int, _ comparison: Comparison) throws {
   var found: [Double] = [], plain: [Double] = [], ratios: [Double] = []
-  for _ in 0..<15 {
+  for _ in 0..<turns {
     found.append(comparison.store())
     plain.append(comparison.echo())
     ratios.append((found.last ?? 0) / (plain.last ?? 1))
@@ -70,7 +73,7 @@ func compare(_ clients: Int, _ comparison: Comparison) throws {
 func measureSockets() throws {
   print("through the socket                    a second        echo   ratio in process")
   let path = "/tmp/store-benchmark.\(getpid())"
-  let slice = seconds / 3
+  let slice = seconds / 9
   for count in [1, 8, 64] {
     let server = StoreServer()
     let control = server.connect(as: .control)
@@ -109,7 +112,7 @@ func measureSockets() throws {
         }))
     let watchers = (0..<count).map { _ in server.connect(as: .control) }
     driver.setWatches(true)
-    let outside = (0..<15).map { _ in (driver.events(seconds: slice), yardstick.eventEchoes(seconds: slice)) }
+    let outside = (0..<turns).map { _ in (driver.events(seconds: slice), yardstick.eventEchoes(seconds: slice)) }
     driver.setWatches(false)
     for watcher in watchers { try watcher.watch("/bench/w", token: "t") }
     var turn = 0

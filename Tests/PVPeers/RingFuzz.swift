@@ -4,28 +4,29 @@ import BlockBack
 import BlockFront
 import BlockIO
 import GuestMemory
-import PVPeers
 import PVTestSupport
 import SharedRing
 import XenHypervisor
 import XenWire
 
 /// Requests, descriptor pages, grants and indices of a frontend without manners, against a backend's queue.
-enum RingFuzz {
-  static func run(_ input: inout FuzzInput) throws {
+public enum RingFuzz {
+  /// Plays one frontend, at most so many steps, and answers how many requests it announced.
+  @discardableResult
+  public static func run(_ input: inout FuzzInput, steps: Int = 48) throws -> Int {
     switch input.byte() % 6 {
-    case 0: try run(&input, ABI32.self, variant: .classic)
-    case 1: try run(&input, WideFormat<ABI64>.self, variant: .wide)
-    case 2: try run(&input, SegmentRingFormat<ABI64>.self, variant: .segmentRing)
-    case 3: try run(&input, Slim64Format<ABI64>.self, variant: .slim64)
-    case 4: try run(&input, Slim32Format.self, variant: .slim32)
-    default: try run(&input, ABI64.self, variant: .classic)
+    case 0: try run(&input, ABI32.self, variant: .classic, steps)
+    case 1: try run(&input, WideFormat<ABI64>.self, variant: .wide, steps)
+    case 2: try run(&input, SegmentRingFormat<ABI64>.self, variant: .segmentRing, steps)
+    case 3: try run(&input, Slim64Format<ABI64>.self, variant: .slim64, steps)
+    case 4: try run(&input, Slim32Format.self, variant: .slim32, steps)
+    default: try run(&input, ABI64.self, variant: .classic, steps)
     }
   }
 
   private static func run<Format: RingFormat>(
-    _ input: inout FuzzInput, _ format: Format.Type, variant: RingVariant
-  ) throws {
+    _ input: inout FuzzInput, _ format: Format.Type, variant: RingVariant, _ limit: Int
+  ) throws -> Int {
     var setup = ScriptedFrontend<Format>.Setup()
     let choices = input.byte()
     setup.abilities.isPersistent = choices & 1 != 0
@@ -46,7 +47,7 @@ enum RingFuzz {
     let secret = try frontend.machine.guest.allocatePages(1)
     secret.region.fill(0x99)
     var steps = 0
-    while !input.isAtEnd, steps < 48 {
+    while !input.isAtEnd, steps < limit {
       steps += 1
       step(&input, frontend, pages)
     }
@@ -56,6 +57,7 @@ enum RingFuzz {
     let isUntouched = (0..<4096).allSatisfy { secret.region.load(UInt8.self, at: $0) == 0x99 }
     demand(isUntouched, "a page that was never granted stays as it was")
     demand(frontend.tearDown(), "everything is let go")
+    return Int(frontend.produced)
   }
 
   private static func step<Format: RingFormat>(
@@ -94,48 +96,5 @@ enum RingFuzz {
       frontend.machine.control.advanceClock(milliseconds: UInt64(input.byte()) * 500)
       frontend.back?.housekeep()
     }
-  }
-}
-
-/// Answers of a backend without manners, against a frontend's queue.
-enum ResponseFuzz {
-  static func run(_ input: inout FuzzInput) throws {
-    var setup = HostileBackend<ABI64>.Setup()
-    let choices = input.byte()
-    setup.abilities.isPersistent = choices & 1 != 0
-    setup.abilities.isBackendTrusted = choices & 2 != 0
-    setup.buffers = BufferDemand(count: 2, byteCount: 64 << 10)
-    let peer = try HostileBackend<ABI64>(setup)
-    var accepted = 0, ended = 0, steps = 0
-    var taken: [TakenRequest] = []
-    while !input.isAtEnd, steps < 48 {
-      steps += 1
-      switch input.byte() % 7 {
-      case 0, 1:
-        let operation = [IOOperation.read, .write, .flush, .discard, .writeZeroes][Int(input.byte()) % 5]
-        let sectors = 1 + Int(input.byte() % 128)
-        let isMoving = operation == .read || operation == .write
-        let memory = isMoving ? peer.memory(sectors * 512, buffer: Int(input.byte() & 1)) : nil
-        let count = operation == .flush ? 0 : UInt64(sectors)
-        if peer.submit(operation, count: count, memory, tag: UInt64(accepted)) { accepted += 1 }
-        taken += peer.take()
-      case 2:
-        guard !taken.isEmpty else { continue }
-        peer.respond(
-          to: taken.remove(at: Int(input.byte()) % taken.count),
-          BlockStatus(rawValue: Int16(Int8(bitPattern: input.byte()))))
-      case 3:
-        peer.respond(
-          BlockResponse(
-            id: UInt64(input.byte()), operation: BlockOperation(rawValue: input.byte() & 7), status: .okay))
-      case 4: peer.ring.responseProducer = input.number(UInt32.self) & 0x8000_00FF
-      case 5: peer.ring.write(input.take(16), to: UInt32(input.byte()))
-      default: ended += peer.completions().count
-      }
-    }
-    peer.ring.responseProducer = peer.produced &+ 0x4000_0000
-    ended += peer.completions().count
-    demand(ended == accepted, "every I/O ends once: \(ended) of \(accepted)")
-    peer.front = nil
   }
 }
