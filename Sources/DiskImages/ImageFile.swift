@@ -18,6 +18,8 @@ struct ImageFile: Sendable {
   let physicalSectorSize: Int
   /// What discard can do; nil on read-only images and where nothing can be freed.
   let discard: DiscardAbility?
+  /// What reads are copied from first.
+  @usableFromInline let mapped: MappedBytes
   let cachedReads: CachedAccess
   let cachedWrites: CachedAccess
   /// Zeros to write, shared by all queues; nobody ever writes them.

@@ -34,6 +34,10 @@ public struct ImageOptions: Equatable, Sendable {
   public var cache: CacheMode
   /// Who does what has to wait.
   public var engine: Engine
+  /// Whether reads are copied from a mapping of the file instead of being asked of the kernel; not with `CacheMode.none`.
+  ///
+  /// Quicker for an image that lies in the page cache. What does not lie there is waited for on the spot.
+  public var mapsReads: Bool
   /// Bytes in a logical sector, 512 or 4096; nil is 512, or what the block device or `O_DIRECT` below demands.
   public var logicalSectorSize: Int?
   /// The number of queues that may be made.
@@ -42,12 +46,13 @@ public struct ImageOptions: Equatable, Sendable {
   /// Describes how an image is opened.
   public init(
     access: Access = .readWrite, cache: CacheMode = .writeback, engine: Engine = .automatic,
-    logicalSectorSize: Int? = nil, queueCount: Int = 1
+    mapsReads: Bool = false, logicalSectorSize: Int? = nil, queueCount: Int = 1
   ) {
     precondition(queueCount > 0, "an image has at least one queue")
     self.access = access
     self.cache = cache
     self.engine = engine
+    self.mapsReads = mapsReads
     self.logicalSectorSize = logicalSectorSize
     self.queueCount = queueCount
   }

@@ -75,16 +75,21 @@ extension RawImage {
       throw .system(call: error.call.description, path: path, code: error.code)
     }
     let cachedReads = options.cache == .none ? CachedAccess.never : probe.cachedReads()
+    let mapping =
+      options.mapsReads && options.cache != .none
+      ? ImageMapping(descriptor: descriptor, byteCount: byteCount) : nil
     let file = ImageFile(
       descriptor: descriptor, isReadOnly: options.access == .readOnly,
       alignmentMask: UInt64(sectorSize / PageGeometry.sectorSize - 1), isBlockDevice: isBlockDevice,
       cache: options.cache, logicalSectorSize: sectorSize,
       physicalSectorSize: max(sectorSize, probe.physicalSectorSize()),
       discard: options.access == .readOnly ? nil : probe.discardAbility(),
-      cachedReads: cachedReads, cachedWrites: cachedReads == .never ? .never : .withoutWaiting,
+      mapped: mapping?.bytes ?? .none, cachedReads: cachedReads,
+      cachedWrites: cachedReads == .never ? .never : .withoutWaiting,
       zeros: MemoryExtent(address: zeroMemory.region.address, byteCount: ImageProbe.zeroByteCount))
     guard file.sectorCount(in: byteCount) > 0 else { throw .empty(path: path) }
-    self.init(path: path, options: options, file: file, byteCount: byteCount, zeroMemory: zeroMemory)
+    self.init(
+      path: path, options: options, file: file, byteCount: byteCount, zeroMemory: zeroMemory, mapping: mapping)
   }
 }
 

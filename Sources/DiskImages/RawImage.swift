@@ -22,6 +22,7 @@ public final class RawImage: BlockDevice {
   let file: ImageFile
   let ledger: ImageLedger
   private let zeroMemory: MappedMemory
+  private let mapping: ImageMapping?
   private let state: Mutex<State>
   private let ignoredTail: Atomic<Int>
 
@@ -33,12 +34,14 @@ public final class RawImage: BlockDevice {
   }
 
   init(
-    path: String, options: ImageOptions, file: ImageFile, byteCount: UInt64, zeroMemory: consuming MappedMemory
+    path: String, options: ImageOptions, file: ImageFile, byteCount: UInt64, zeroMemory: consuming MappedMemory,
+    mapping: ImageMapping?
   ) {
     self.path = path
     self.options = options
     self.file = file
     self.zeroMemory = zeroMemory
+    self.mapping = mapping
     ledger = ImageLedger(sectorCount: file.sectorCount(in: byteCount))
     ignoredTail = Atomic(Int(byteCount % UInt64(file.logicalSectorSize)))
     state = Mutex(State(reportedFailures: Array(repeating: 0, count: options.queueCount)))

@@ -124,6 +124,10 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
   func moveCached(_ request: IORequest) -> Int {
     guard let memory = request.memory else { return 0 }
     let sectors = request.sectors
+    if request.operation == .read && file.mapped.byteCount > 0 {
+      let moved = file.mapped.read(memory, offset: sectors.byteOffset, byteCount: sectors.byteCount)
+      if moved >= 0 { return moved }
+    }
     if request.operation == .read && cachedReads.isTried {
       return ImageSystemCalls.read(file.descriptor, memory, offset: sectors.byteOffset, flags: cachedReads.flags)
     }

@@ -48,7 +48,7 @@ public struct FuseOptions: Sendable {
     maximumTransfer = 1 << 20
     cpus = []
     spinNanoseconds = 0
-    transport = .automatic
+    transport = .device
   }
 
   /// The buffers that a queue is asked for: one for each slot, and one more as scratch space; each takes a transfer with

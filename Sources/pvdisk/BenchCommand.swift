@@ -29,6 +29,9 @@ struct BenchCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Without an image: only this placement, inline or threads.", valueName: "where"))
   var placement: Placement?
 
+  @Flag(help: "With an image: read it from a mapping.")
+  var mapImage = false
+
   @OptionGroup var rings: RingArguments
 
   @Option(help: ArgumentHelp("Pages in each ring: 1, 2, 4, 8 or 16.", valueName: "N"))
@@ -67,7 +70,7 @@ struct BenchCommand: ParsableCommand {
   private func imageRows(_ path: String) throws -> [BenchRow] {
     let image: RawImage
     do throws(BlockError) {
-      image = try RawImage.open(path: path, options: ImageOptions(access: .readOnly))
+      image = try RawImage.open(path: path, options: ImageOptions(access: .readOnly, mapsReads: mapImage))
     } catch { throw Refusal(error.sentence, status: ExitStatus.image) }
     var rows: [BenchRow] = []
     let kinds: [(String, StackBenchmark.Access, Int, Int)] = [

@@ -5,6 +5,7 @@ import BlockBack
 import CLinux
 import DiskImages
 import FuseExport
+import Glibc
 public import PVMachine
 import XenHypervisor
 import XenWire
@@ -54,6 +55,9 @@ struct DiskOptions: ParsableArguments {
     help: ArgumentHelp("writeback: the page cache; none: O_DIRECT; unsafe: flushes do nothing.", valueName: "mode"))
   var cache = Cache.writeback
 
+  @Flag(help: "Read from a mapping of the image: quicker for one that lies in the page cache.")
+  var mapImage = false
+
   @Option(
     name: [.customShort("o")], help: ArgumentHelp("A FUSE mount option, such as allow_other.", valueName: "option"))
   var fuseOptions: [String] = []
@@ -61,8 +65,11 @@ struct DiskOptions: ParsableArguments {
   @Option(help: ArgumentHelp("How backend pages are reached: remap (real mappings) or alias.", valueName: "how"))
   var mapping = Mapping.remap
 
-  @Option(help: ArgumentHelp("auto: io_uring where the kernel offers it; dev: /dev/fuse; uring.", valueName: "how"))
-  var fuseTransport = Transport.auto
+  @Option(
+    help: ArgumentHelp(
+      "dev: /dev/fuse; uring: io_uring, faster for many jobs at once; auto: uring where the kernel offers it.",
+      valueName: "how"))
+  var fuseTransport = Transport.usual
 
   @Option(help: ArgumentHelp("Serve the machine's XenStore on this Unix socket, for stock clients.", valueName: "path"))
   var xenstoreSocket: String?
@@ -89,6 +96,11 @@ struct DiskOptions: ParsableArguments {
 
   enum Transport: String, ExpressibleByArgument, CaseIterable {
     case auto, dev, uring
+
+    /// What `PVDISK_FUSE_TRANSPORT` says, or /dev/fuse (docs/decisions/0030-fuse-over-io-uring.md).
+    static var usual: Transport {
+      unsafe getenv("PVDISK_FUSE_TRANSPORT").flatMap { unsafe Self(rawValue: String(cString: $0)) } ?? .dev
+    }
   }
 
   /// What the options ask for.
@@ -101,6 +113,10 @@ struct DiskOptions: ParsableArguments {
     var plan = MountPlan(image: image, at: mountPoint)
     plan.image.access = isReadOnly ? .readOnly : .readWrite
     plan.image.cache = cache == .writeback ? .writeback : cache == .none ? .none : .unsafe
+    plan.image.mapsReads = mapImage
+    if mapImage, cache == .none {
+      throw ValidationError("--map-image reads the page cache, which --cache none leaves out")
+    }
     if let sectorSize {
       guard sectorSize == 512 || sectorSize == 4096 else {
         throw ValidationError("--sector-size must be 512 or 4096, not \(sectorSize)")

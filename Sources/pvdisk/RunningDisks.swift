@@ -10,14 +10,25 @@ enum RunningDisks {
     let report: StatusReport
   }
 
-  /// Seconds that a machine may take to say what its disks are; one that is stopped must not hold up the others.
-  private static let patience = 5
+  /// Seconds that a machine may take to say what its disks are; one that hangs must not hold up the others for ever.
+  private static let patience = 20
 
   static func all() -> [Found] {
     ControlSocket.all.flatMap { path -> [Found] in
+      guard !isStopped(path) else {
+        say("pvdisk: the machine behind \(path) is stopped; its disks are left out")
+        return []
+      }
       let answer = try? ask(path, ControlRequest(verb: .status), patience: patience)
       return (answer?.disks ?? []).map { Found(socket: path, report: $0) }
     }
+  }
+
+  /// Whether a machine's process, after which its socket is named, was stopped by a signal.
+  private static func isStopped(_ socket: String) -> Bool {
+    let process = socket.split(separator: "/").last?.prefix { $0 != "." } ?? ""
+    let state = readText("/proc/\(process)/status")?.split(separator: "\n").first { $0.hasPrefix("State:") }
+    return state?.contains("T (stopped)") ?? false
   }
 
   /// The one at a mount point, named by the point itself or by the file in it.

@@ -56,15 +56,20 @@ struct LifeTests {
     let outcome = try scene.shell(
       """
       pvdisk create e.img 4M && mkdir n && pvdisk mount --daemonize e.img n
-      '\(Program.pvdisk)' mount --daemonize --pid-file pid d.img m
-      # Its exec closes the disk's file, which asks a stopped process for an answer.
-      python3 -c 'import os; os.open("m/xvda", os.O_RDONLY); os.kill(int(open("pid").read()), 19); \
-        os.execv("/bin/true", ["true"])' & stuck=$!
-      for i in $(seq 200); do
-        timeout 0.2 readlink /proc/$stuck/fd/0 >/dev/null; state=$?; [ $state = 124 ] && break; sleep 0.02
+      # Its exec closes the disk's file, which asks a stopped process for an answer, unless that was still quick enough.
+      for attempt in $(seq 8); do
+        '\(Program.pvdisk)' mount --daemonize --pid-file pid d.img m
+        python3 -c 'import os; os.open("m/xvda", os.O_RDONLY); os.kill(int(open("pid").read()), 19); \
+          os.execv("/bin/true", ["true"])' & stuck=$!
+        state=0
+        while [ $state = 0 ]; do
+          timeout 0.5 readlink /proc/$stuck/fd/0 >/dev/null; state=$?; sleep 0.05
+        done
+        [ $state = 124 ] && break
+        kill -CONT $(cat pid); wait $stuck; pvdisk umount m
       done
       echo "state $state"
-      timeout 30 '\(Program.pvdisk)' umount n; echo "umount $?"
+      timeout 60 '\(Program.pvdisk)' umount n; echo "umount $?"
       kill -CONT $(cat pid); wait $stuck; echo "exec $?"
       pvdisk umount m; echo "end $?"
       """)

@@ -75,6 +75,25 @@ struct SleepInReadTests {
     try end(mount, place, .immediate)
   }
 
+  @Test("a stop that finds the reactor awake is seen before it sleeps again")
+  func stopWhileAwake() throws {
+    for round in 0..<12 {
+      let (_, mount, place) = try mounted()
+      let path = mount.filePath
+      try read(40, of: path)
+      let reader = TestThread {
+        // One that comes too late to open it reads nothing.
+        guard let file = try? OpenFile(path, O_RDONLY) else { return 0 }
+        var count = 0
+        while (try? file.read(4096, at: 0)) != nil { count += 1 }
+        return count
+      }
+      usleep(useconds_t(500 + round * 137))
+      try end(mount, place, .immediate)
+      _ = try reader.value()
+    }
+  }
+
   @Test("a bell that rings all the time loses no request")
   func storm() throws {
     let (disk, mount, place) = try mounted()

@@ -28,7 +28,7 @@ def summarise_one(runs):
 
 def reference(by_exporter):
     """The exporter that the others are compared with: pvdisk as it is by default, or the passthrough without pvdisk."""
-    return next((name for name in ("pvdisk-uring", "pvdisk-dev", "PT") if name in by_exporter), None)
+    return next((name for name in ("pvdisk-dev", "pvdisk-uring", "PT") if name in by_exporter), None)
 
 
 def table(summary, selected, machine):

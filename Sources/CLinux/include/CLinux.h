@@ -94,6 +94,11 @@ int pv_start_thread(pthread_t *thread, void *(*body)(void *), void *context);
 /// waits for an answer fails with ENOTCONN. Needs no mounted fusectl as root. 0, or -1 with errno.
 int pv_fuse_abort(int fd, unsigned int minor);
 
+/// Lets pv_mapped_read catch SIGBUS; whoever caught it before is still told of everything else. 0, or -1 with errno.
+int pv_mapped_read_prepare(void);
+/// Copies from a file's mapping of `length` bytes to memory: the number of bytes, which the caller has checked to lie in the
+/// mapping, or -EFAULT when the file does not have one of the pages any more.
+ssize_t pv_mapped_read(const void *mapping, uint64_t length, uint64_t offset, const struct iovec *vector, int count);
 /// Makes SIGURG end a blocking system call with EINTR, unless the process has a handler of its own for it. 0, or -1 with
 /// errno.
 int pv_interrupt_prepare(void);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 import BlockIO
+import CLinux
 import Glibc
 import GuestMemory
 import PVPeers
@@ -37,13 +38,15 @@ enum FuseFuzz {
     let stop = eventfd(0, CInt(EFD_NONBLOCK))
     defer { close(stop) }
     let kernel = Kernel(descriptor: ends[0])
-    let queue = try disk.makeQueue(0, buffers: BufferDemand(count: slots + 1, byteCount: bufferByteCount))
+    // As FuseOptions asks for it: a transfer, and the rest of a sector at either end.
+    let queue = try disk.makeQueue(0, buffers: BufferDemand(count: slots + 1, byteCount: bufferByteCount + 8192))
     let buffers = (0..<slots).compactMap { queue.buffer($0).region }
     let memory = try MappedMemory(anonymousByteCount: 4096)
     let counters = ReactorCounters(memory: memory.region.slice(at: 512, byteCount: ReactorCounters.byteCount))
     let channel = try FuseChannel(
       descriptor: OwnedDescriptor(ends[1]), stopDescriptor: stop, deviceDescriptor: queue.waitDescriptor,
-      buffers: buffers, counters: counters)
+      buffers: buffers, counters: counters,
+      seat: DoorbellSeat.none(memory.region.slice(at: 2048, byteCount: DoorbellSeat.byteCount)))
     let namespace = FuseNamespace(
       shape: choices & 16 != 0 ? .file : .directory, fileName: "xvda", isReadOnly: geometry.isReadOnly, user: 0,
       group: 0, negotiation: FuseNegotiation(maximumTransfer: bufferByteCount, wantsRing: false))
@@ -58,19 +61,24 @@ enum FuseFuzz {
       steps += 1
       kernel.send(message(&input, unique: UInt64(steps)))
       guard input.byte() & 3 != 0 else { continue }
-      settle(&reactor)
+      settle(&reactor, kernel)
     }
-    settle(&reactor)
+    settle(&reactor, kernel)
     kernel.collect()
-    demand(kernel.owed.isEmpty, "every request has its answer: \(kernel.owed.sorted()) have none")
+    demand(kernel.owed.isEmpty, "every request has its answer: operations \(kernel.owed.values.sorted()) have none")
     demand(disk.requestCounts.violations == 0, "the disk is asked for what it can do")
   }
 
-  private static func settle(_ reactor: inout FuseReactor<MemoryDisk, FuseChannel>) {
+  private static func settle(_ reactor: inout FuseReactor<MemoryDisk, FuseChannel>, _ kernel: Kernel) {
+    // A message that is none ends a batch, as if there were no more; a reactor that slept would be woken for the next.
+    var quiet = 0
     for _ in 0..<1000 {
       let taken = reactor.takeRequests(16)
       reactor.progress()
-      if taken == 0, reactor.queue.inFlight == 0, reactor.deferred.count == 0 { return }
+      // A socket has less room than the kernel: answers are taken as they come.
+      kernel.collect()
+      quiet = taken == 0 && reactor.queue.inFlight == 0 && reactor.deferred.count == 0 ? quiet + 1 : 0
+      if quiet > 48 { return }
     }
     demand(false, "a reactor comes to rest")
   }
@@ -78,7 +86,14 @@ enum FuseFuzz {
   /// A header that the kernel could have written, most of the time, and whatever behind it.
   private static func message(_ input: inout FuzzInput, unique: UInt64) -> [UInt8] {
     let choice = input.byte()
-    if choice & 31 == 31 { return input.take(1 + Int(input.byte() & 63)) }
+    if choice & 31 == 31 {
+      var bytes = input.take(1 + Int(input.byte() & 63))
+      // The kernel uses a number once.
+      for place in 8..<16 where place < bytes.count {
+        bytes[place] = UInt8(truncatingIfNeeded: unique >> UInt64(place * 8 - 64))
+      }
+      return bytes
+    }
     let opcode = choice & 32 == 0 ? opcodes[Int(input.byte()) % opcodes.count] : [15, 16][Int(choice >> 6 & 1)]
     var body: [UInt8] = []
     if opcode == 15 || opcode == 16 {
@@ -112,7 +127,8 @@ enum FuseFuzz {
   /// The other end of the channel: what it asked for, and whether it was answered once and in a well-formed way.
   private final class Kernel {
     private let descriptor: CInt
-    var owed: Set<UInt64> = []
+    /// The operations that have not been answered, by the requests' numbers.
+    var owed: [UInt64: UInt32] = [:]
 
     init(descriptor: CInt) { self.descriptor = descriptor }
 
@@ -121,8 +137,8 @@ enum FuseFuzz {
       // SAFETY: the address and the count are those of the array.
       let count = unsafe message.withUnsafeBytes { unsafe write(descriptor, $0.baseAddress, $0.count) }
       guard count >= 40 else { return }
-      let unique = word(message, 8)
-      if !silent.contains(UInt32(truncatingIfNeeded: word(message, 4))) { owed.insert(unique) }
+      let opcode = UInt32(truncatingIfNeeded: word(message, 4))
+      if !silent.contains(opcode) { owed[word(message, 8)] = opcode }
     }
 
     func collect() {
@@ -136,7 +152,7 @@ enum FuseFuzz {
         let error = Int32(truncatingIfNeeded: word(buffer, 4))
         demand(error <= 0 && error > -512, "an answer's error is one: \(error)")
         demand(error == 0 || count == 16, "a refusal is a header alone")
-        demand(owed.remove(word(buffer, 8)) != nil, "a request is answered once")
+        demand(owed.removeValue(forKey: word(buffer, 8)) != nil, "a request is answered once")
       }
     }
 
