@@ -36,9 +36,9 @@ struct CycleTests {
     let before = machine.ledger
     let nodes = try nodes(machine)
     // A virtual CPU that was brought up stays up, with a descriptor of its own at each end, as a guest's does: the first
-    // cycle with two queues brings up two at either end. Everything else is counted from before the first disk.
+    // cycle with two queues brings up a second one at either end. Everything else is counted from before the first disk.
     let held = Self.held()
-    let ofCPUs = [4, 0]
+    let ofCPUs = 2
     for number in 0..<Self.cycles {
       try cycle(machine, image, number)
       guard machine.ledger == before else {
@@ -49,9 +49,11 @@ struct CycleTests {
     #expect(try self.nodes(machine) == nodes)
     if Self.isWhole {
       // A backend's thread says that it has let go just before it ends.
-      let expected = zip(held, ofCPUs).map { $0 + $1 }
-      for _ in 0..<300 where Self.held() != expected { usleep(10_000) }
-      #expect(Self.held() == expected)
+      for _ in 0..<300 where Self.held()[1] > held[1] { usleep(10_000) }
+      let now = Self.held()
+      #expect(now[0] == held[0] + ofCPUs, "descriptors")
+      // The runner's own threads may have ended meanwhile.
+      #expect(now[1] <= held[1], "threads")
     }
   }
 
