@@ -15,7 +15,7 @@ struct ProtectedImageTests {
       let outcome = try scene.shell(
         """
         pvdisk mount \(options) d.img m 2>mount.err &
-        for i in $(seq 100); do test -e m/xvda && break; sleep 0.05; done
+        for i in $(seq 200); do pvdisk status m >/dev/null 2>&1 && break; sleep 0.05; done
         dd if=m/xvda of=/dev/null bs=4k skip=8 count=1 iflag=direct; echo "bad $?"
         dd if=m/xvda of=/dev/null bs=4k skip=9 count=64 iflag=direct status=none; echo "good $?"
         pvdisk status m --json > status.json

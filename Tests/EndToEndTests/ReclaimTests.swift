@@ -16,7 +16,7 @@ struct ReclaimTests {
     let output = try scene.ok(
       """
       timeout 60 strace -f -e trace=prctl,clone,clone3 -o calls '\(Program.pvdisk)' mount d.img m &
-      for i in $(seq 300); do [ -e m/xvda ] && break; sleep 0.1; done
+      for i in $(seq 300); do pvdisk status m >/dev/null 2>&1 && break; sleep 0.1; done
       pvdisk umount m
       wait $!
       grep -m 1 -E 'IO_FLUSHER|CLONE_THREAD' calls
