@@ -31,6 +31,10 @@ enum ChannelFrame {
 /// the one used last is used next, while its memory is warm.
 @usableFromInline
 struct FuseChannel: FuseTransport, ~Copyable {
+  /// Each takes a system call, so nothing is won by more, and an asker that has its answers soon asks again while the next are
+  /// under way: with sixteen at a time asker and reactor wait for each other.
+  @inlinable static var batchRequests: Int { 2 }
+
   @usableFromInline let descriptor: OwnedDescriptor
   /// Waits for requests, the device and a stop.
   @usableFromInline let waitSet: WaitSet

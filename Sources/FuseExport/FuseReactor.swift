@@ -18,8 +18,6 @@ public import GuestMemory
 struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~Copyable {
   /// The number that marks a request which the reactor waits for on the spot.
   @inlinable static var ownTag: UInt64 { UInt64.max }
-  /// Requests taken before the device is asked to move.
-  @inlinable static var batchRequests: Int { 16 }
   /// Sleeps in a row with one request each before the reactor counts on the next to be so, too.
   @inlinable static var singlesBeforeTrust: Int { 4 }
   /// Bytes taken before the device is asked to move: what still fits a core's cache.
@@ -80,11 +78,12 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   @inlinable
   mutating func run() {
     while !isStopping {
-      let limit = expectsSingles ? 1 : Self.batchRequests
+      // The first after a sleep is answered before another is taken: its asker may have no more than that under way.
+      let limit = takenAwake == 0 ? 1 : Transport.batchRequests
       let taken = takeRequests(limit)
       takenAwake &+= taken
       if taken > 0 || queue.inFlight > 0 { progress() }
-      if taken < limit || limit == 1 { rest() }
+      if taken < limit || expectsSingles { rest() }
     }
     while queue.inFlight > 0 || deferred.count > 0 {
       progress()

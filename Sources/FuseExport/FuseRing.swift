@@ -31,6 +31,8 @@ enum RingFrame {
 /// Slots `0..<entryCount` are the ring's, the further ones the channel's.
 @usableFromInline
 struct FuseRing: FuseTransport, ~Copyable {
+  /// One system call fetches them all.
+  @inlinable static var batchRequests: Int { 16 }
   /// Answers that are worth an entry of their own while more requests are at hand.
   private static let publishThreshold = 8
   private static let stopTag = UInt64.max

@@ -8,6 +8,8 @@ public import GuestMemory
 /// A slot that `nextRequest` handed out stays with the reactor until `answer`, `answerPayload` or `release`.
 @usableFromInline
 protocol FuseTransport: ~Copyable {
+  /// Requests taken before the device is asked to move.
+  static var batchRequests: Int { get }
   /// Takes a request that is there; does not wait.
   mutating func nextRequest() -> FuseReceipt
   /// The request's struct fuse_in_header.
