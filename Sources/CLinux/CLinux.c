@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/socket.h>
@@ -127,6 +128,11 @@ int64_t pv_cached_pages(int fd, uint64_t start, uint64_t count) {
   // linux/mman.h of Linux 6.5: struct cachestat_range and struct cachestat, __NR_cachestat.
   uint64_t range[2] = {start, count}, found[5] = {0};
   return syscall(451, fd, range, found, 0) == 0 ? (int64_t)found[0] : -1;
+}
+
+int64_t pv_major_faults_of_thread(void) {
+  struct rusage usage;
+  return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_majflt : 0;
 }
 
 int64_t pv_file_system_type(int fd) {

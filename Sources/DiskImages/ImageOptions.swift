@@ -28,16 +28,24 @@ public struct ImageOptions: Equatable, Sendable {
     case blocking
   }
 
+  /// Which reads are copied from a mapping of the file.
+  public enum MappedReads: Equatable, Sendable {
+    /// None.
+    case never
+    /// Those of parts of the file that lie in the page cache, as far as that is known.
+    case whenCached
+    /// All: what does not lie there is waited for on the spot.
+    case always
+  }
+
   /// Who may write.
   public var access: Access
   /// Where writes rest before they are durable.
   public var cache: CacheMode
   /// Who does what has to wait.
   public var engine: Engine
-  /// Whether reads are copied from a mapping of the file instead of being asked of the kernel; not with `CacheMode.none`.
-  ///
-  /// Quicker for an image that lies in the page cache. What does not lie there is waited for on the spot.
-  public var mapsReads: Bool
+  /// Which reads are copied from a mapping of the file instead of being asked of the kernel; none with `CacheMode.none`.
+  public var mappedReads: MappedReads
   /// Bytes in a logical sector, 512 or 4096; nil is 512, or what the block device or `O_DIRECT` below demands.
   public var logicalSectorSize: Int?
   /// The number of queues that may be made.
@@ -46,13 +54,13 @@ public struct ImageOptions: Equatable, Sendable {
   /// Describes how an image is opened.
   public init(
     access: Access = .readWrite, cache: CacheMode = .writeback, engine: Engine = .automatic,
-    mapsReads: Bool = false, logicalSectorSize: Int? = nil, queueCount: Int = 1
+    mappedReads: MappedReads = .never, logicalSectorSize: Int? = nil, queueCount: Int = 1
   ) {
     precondition(queueCount > 0, "an image has at least one queue")
     self.access = access
     self.cache = cache
     self.engine = engine
-    self.mapsReads = mapsReads
+    self.mappedReads = mappedReads
     self.logicalSectorSize = logicalSectorSize
     self.queueCount = queueCount
   }

@@ -58,6 +58,14 @@ extension RawImage {
     throw OpenFailure.error(path: path, code: -descriptor)
   }
 
+  /// The mapping that is asked for; nothing where reads do not come from the page cache, or the system will not.
+  private static func mapping(
+    _ choice: ImageOptions.MappedReads, _ descriptor: CInt, byteCount: UInt64, _ cachedReads: CachedAccess
+  ) -> ImageMapping? {
+    guard choice != .never, cachedReads.isTried else { return nil }
+    return ImageMapping(descriptor: descriptor, byteCount: byteCount, onlyCached: choice == .whenCached)
+  }
+
   private convenience init(
     descriptor: CInt, path: String, options: ImageOptions, isBlockDevice: Bool
   ) throws(BlockError) {
@@ -75,9 +83,7 @@ extension RawImage {
       throw .system(call: error.call.description, path: path, code: error.code)
     }
     let cachedReads = options.cache == .none ? CachedAccess.never : probe.cachedReads()
-    let mapping =
-      options.mapsReads && options.cache != .none
-      ? ImageMapping(descriptor: descriptor, byteCount: byteCount) : nil
+    let mapping = Self.mapping(options.mappedReads, descriptor, byteCount: byteCount, cachedReads)
     let file = ImageFile(
       descriptor: descriptor, isReadOnly: options.access == .readOnly,
       alignmentMask: UInt64(sectorSize / PageGeometry.sectorSize - 1), isBlockDevice: isBlockDevice,

@@ -39,6 +39,8 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
   @usableFromInline var cachedReads: CachedAccess
   @usableFromInline var cachedWrites: CachedAccess
 
+  /// How often copies from the mapping had to wait.
+  @usableFromInline var faultWatch = FaultWatch()
   /// Writes that are not made yet.
   @usableFromInline var gather: WriteGather
   var slots: SlotTable
@@ -121,16 +123,10 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
 
   /// Moves what it can between memory and page cache without waiting: the number of bytes, or a negative `errno`.
   @inlinable @inline(__always)
-  func moveCached(_ request: IORequest) -> Int {
+  mutating func moveCached(_ request: IORequest) -> Int {
     guard let memory = request.memory else { return 0 }
     let sectors = request.sectors
-    if request.operation == .read && file.mapped.byteCount > 0 {
-      let moved = file.mapped.read(memory, offset: sectors.byteOffset, byteCount: sectors.byteCount)
-      if moved >= 0 { return moved }
-    }
-    if request.operation == .read && cachedReads.isTried {
-      return ImageSystemCalls.read(file.descriptor, memory, offset: sectors.byteOffset, flags: cachedReads.flags)
-    }
+    if request.operation == .read { return readCached(sectors, memory) }
     if isMadeAtOnce(request) {
       let moved = ImageSystemCalls.write(
         file.descriptor, memory, offset: sectors.byteOffset, flags: cachedWrites.flags)
@@ -138,6 +134,22 @@ public struct RawImageQueue: BlockQueue, ~Copyable {
       return moved
     }
     return 0
+  }
+
+  /// Reads from the mapping, or what the page cache has.
+  @inlinable @inline(__always)
+  mutating func readCached(_ sectors: SectorRange, _ memory: MemoryExtentList) -> Int {
+    let offset = sectors.byteOffset
+    let byteCount = sectors.byteCount
+    if file.mapped.offers(offset, byteCount: byteCount) {
+      let moved = file.mapped.read(memory, offset: offset)
+      faultWatch.noteCopy(of: file.mapped.parts)
+      if moved >= 0 { return moved }
+    }
+    guard cachedReads.isTried else { return 0 }
+    let moved = ImageSystemCalls.read(file.descriptor, memory, offset: offset, flags: cachedReads.flags)
+    if moved > 0, let parts = file.mapped.parts { parts.noteRead(file.descriptor, offset, byteCount: byteCount) }
+    return moved
   }
 
   @inlinable @inline(__always)

@@ -58,6 +58,7 @@ extension FuseReactor where Transport: ~Copyable {
       return writePartialSectors(slot, offset: offset, byteCount: byteCount)
     }
     admitWrite()
+    noteNeighbour(from: offset, to: end)
     begin(slot, .writing, .write, from: offset, to: end)
   }
 

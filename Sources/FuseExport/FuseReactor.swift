@@ -20,6 +20,8 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   @inlinable static var ownTag: UInt64 { UInt64.max }
   /// Sleeps in a row with one request each before the reactor counts on the next to be so, too.
   @inlinable static var singlesBeforeTrust: Int { 4 }
+  /// Writes next to one another that are taken before the device is asked to move.
+  @inlinable static var neighbourLimit: Int { 16 }
   /// Bytes taken before the device is asked to move: what still fits a core's cache.
   @inlinable static var batchBytes: Int { 256 << 10 }
 
@@ -43,6 +45,10 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   @usableFromInline let discardLeavesZeros: Bool
   /// What became of the request marked with ``ownTag``.
   @usableFromInline var ownResult: CInt?
+  /// The most requests that the current batch takes.
+  @usableFromInline var batchLimit = 1
+  /// Where the last write ended, in bytes; none at first.
+  @usableFromInline var writeEnd = UInt64.max
   /// Bytes in the requests of the current batch.
   @usableFromInline var batchedBytes = 0
   /// Sleeps in a row that were followed by exactly one request.
@@ -78,18 +84,24 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   @inlinable
   mutating func run() {
     while !isStopping {
-      // The first after a sleep is answered before another is taken: its asker may have no more than that under way.
-      let limit = takenAwake == 0 ? 1 : Transport.batchRequests
-      let taken = takeRequests(limit)
-      takenAwake &+= taken
-      if taken > 0 || queue.inFlight > 0 { progress() }
-      if taken < limit || expectsSingles { rest() }
+      if takeBatch() { rest() }
     }
     while queue.inFlight > 0 || deferred.count > 0 {
       progress()
       if queue.inFlight > 0 { waitForProgress() }
     }
     transport.publish()
+  }
+
+  /// Takes a batch, lets the device move and answers what it has finished; whether there is nothing more to do now.
+  ///
+  /// The first request after a sleep is answered before another is taken: its asker may have no more than that under way.
+  @inlinable
+  mutating func takeBatch() -> Bool {
+    let taken = takeRequests(takenAwake == 0 ? 1 : Transport.batchRequests)
+    takenAwake &+= taken
+    if taken > 0 || queue.inFlight > 0 { progress() }
+    return taken < batchLimit || expectsSingles
   }
 
   /// Whether looking for a second request is likely to be a wasted system call: the last sleeps were each followed by
@@ -102,8 +114,9 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   @inlinable
   mutating func takeRequests(_ limit: Int) -> Int {
     var taken = 0
+    batchLimit = limit
     batchedBytes = 0
-    while taken < limit && batchedBytes < Self.batchBytes && deferred.count == 0 {
+    while taken < batchLimit && batchedBytes < Self.batchBytes && deferred.count == 0 {
       switch transport.nextRequest() {
       case .request(let slot, let payloadByteCount):
         handle(slot, payloadByteCount: payloadByteCount)
@@ -114,7 +127,14 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
         return taken
       }
     }
-    return batchedBytes < Self.batchBytes ? taken : limit
+    return batchedBytes < Self.batchBytes ? taken : batchLimit
+  }
+
+  /// Takes note of a write, and lets more be taken with one that goes on where the last one ended: a device may make one of them.
+  @inlinable
+  mutating func noteNeighbour(from start: UInt64, to end: UInt64) {
+    if start == writeEnd { batchLimit = max(batchLimit, Self.neighbourLimit) }
+    writeEnd = end
   }
 
   /// Lets the device move and answers what it has finished.

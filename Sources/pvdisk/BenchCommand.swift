@@ -29,8 +29,8 @@ struct BenchCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Without an image: only this placement, inline or threads.", valueName: "where"))
   var placement: Placement?
 
-  @Flag(help: "With an image: read it from a mapping.")
-  var mapImage = false
+  @Flag(inversion: .prefixedNo, help: "With an image: copy all reads, or none, from a mapping.")
+  var mapImage: Bool?
 
   @OptionGroup var rings: RingArguments
 
@@ -70,7 +70,8 @@ struct BenchCommand: ParsableCommand {
   private func imageRows(_ path: String) throws -> [BenchRow] {
     let image: RawImage
     do throws(BlockError) {
-      image = try RawImage.open(path: path, options: ImageOptions(access: .readOnly, mapsReads: mapImage))
+      image = try RawImage.open(
+        path: path, options: ImageOptions(access: .readOnly, mappedReads: DiskOptions.mappedReads(mapImage)))
     } catch { throw Refusal(error.sentence, status: ExitStatus.image) }
     var rows: [BenchRow] = []
     let kinds: [(String, StackBenchmark.Access, Int, Int)] = [

@@ -55,8 +55,10 @@ struct DiskOptions: ParsableArguments {
     help: ArgumentHelp("writeback: the page cache; none: O_DIRECT; unsafe: flushes do nothing.", valueName: "mode"))
   var cache = Cache.writeback
 
-  @Flag(help: "Read from a mapping of the image: quicker for one that lies in the page cache.")
-  var mapImage = false
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Copy all reads, or none, from a mapping of the image; without either those that are in the page cache.")
+  var mapImage: Bool?
 
   @Option(
     name: [.customShort("o")], help: ArgumentHelp("A FUSE mount option, such as allow_other.", valueName: "option"))
@@ -86,6 +88,11 @@ struct DiskOptions: ParsableArguments {
   @Flag(name: [.short, .long], help: "Show the conversation in the store as it happens.")
   var verbose = false
 
+  /// What `--map-image`, `--no-map-image` or neither of them asks for.
+  static func mappedReads(_ choice: Bool?) -> ImageOptions.MappedReads {
+    choice.map { $0 ? .always : .never } ?? .whenCached
+  }
+
   enum Cache: String, ExpressibleByArgument, CaseIterable {
     case writeback, none, unsafe
   }
@@ -113,8 +120,8 @@ struct DiskOptions: ParsableArguments {
     var plan = MountPlan(image: image, at: mountPoint)
     plan.image.access = isReadOnly ? .readOnly : .readWrite
     plan.image.cache = cache == .writeback ? .writeback : cache == .none ? .none : .unsafe
-    plan.image.mapsReads = mapImage
-    if mapImage, cache == .none {
+    plan.image.mappedReads = Self.mappedReads(mapImage)
+    if mapImage == true, cache == .none {
       throw ValidationError("--map-image reads the page cache, which --cache none leaves out")
     }
     if let sectorSize {

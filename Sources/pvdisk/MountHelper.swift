@@ -36,7 +36,9 @@ enum MountHelper {
     "fuse-transport", "xenstore-socket", "pid-file", "max-persistent-grants", "align", "dif", "dif-type", "dif-guard",
     "notify",
   ]
-  private static let bare: Set<String> = ["persistent", "no-persistent", "split", "whole-page", "map-image"]
+  private static let bare: Set<String> = [
+    "persistent", "no-persistent", "split", "whole-page", "map-image", "no-map-image",
+  ]
   /// What libfuse and the kernel understand of a FUSE mount.
   private static let fuse: Set<String> = [
     "allow_other", "allow_root", "default_permissions", "fsname", "uid", "gid", "umask",

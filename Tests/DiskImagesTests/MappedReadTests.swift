@@ -10,13 +10,7 @@ import Testing
 
 @Suite("Reads from a mapping of the image")
 struct MappedReadTests {
-  private static let options = ImageOptions(mapsReads: true)
-
-  /// The reads that this thread has asked the kernel for (`syscr` of /proc/thread-self/io).
-  private static func readCalls() -> Int {
-    let lines = (ProcText.read("/proc/thread-self/io") ?? "").split(separator: "\n")
-    return lines.compactMap { $0.hasPrefix("syscr: ") ? Int($0.dropFirst(7)) : nil }.first ?? -1
-  }
+  private static let options = ImageOptions(mappedReads: .always)
 
   @Test("see what was written and discarded, and ask the kernel for nothing")
   func coherent() throws {
@@ -28,13 +22,13 @@ struct MappedReadTests {
     do {
       var driver = try image.driver()
       let memory = try ScatteredMemory(byteCount: 65536)
-      let before = Self.readCalls()
+      let before = ProcText.readCallsOfThread
       for offset in stride(from: 0, to: 1 << 20, by: 65536) {
         #expect(driver.run(at: offset, 65536, .read, memory) == 0)
         #expect(memory.bytes == Array(contents[offset..<offset + 65536]))
       }
       // The look at the counter is itself a read or two.
-      #expect(Self.readCalls() - before < 8)
+      #expect(ProcText.readCallsOfThread - before < 8)
       memory.bytes = random.bytes(65536)
       let written = memory.bytes
       #expect(driver.run(at: 131_072, 65536, .write, memory) == 0)
@@ -92,7 +86,7 @@ struct MappedReadTests {
     await #expect(processExitsWith: .signal(SIGBUS)) {
       let scratch = try ScratchDirectory()
       try scratch.write(Array(repeating: 7, count: 8192))
-      let image = try RawImage.open(path: scratch.file(), options: ImageOptions(mapsReads: true))
+      let image = try RawImage.open(path: scratch.file(), options: ImageOptions(mappedReads: .always))
       try scratch.write(Array(repeating: 7, count: 8192), to: "other.img")
       let other = unsafe open(scratch.file("other.img"), O_RDONLY)
       let mapping = try #require(ImageMapping(descriptor: other, byteCount: 8192))

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 
 import BlockIO
-import DiskImages
 import Glibc
 import GuestMemory
 import PVTestSupport
+
+@testable import DiskImages
 
 /// A directory on a real file system that goes with this object, and what tests do with files in it.
 final class ScratchDirectory {
@@ -74,5 +75,13 @@ extension RawImage {
   /// Queue 0, driven.
   func driver(_ index: Int = 0) throws(BlockError) -> QueueDriver<RawImageQueue> {
     QueueDriver(try makeQueue(index, buffers: BufferDemand(count: 0, byteCount: 0)))
+  }
+}
+
+extension ProcText {
+  /// The reads that the calling thread has asked the kernel for (`syscr` of /proc/thread-self/io).
+  static var readCallsOfThread: Int {
+    let lines = (read("/proc/thread-self/io") ?? "").split(separator: "\n")
+    return lines.compactMap { $0.hasPrefix("syscr: ") ? Int($0.dropFirst(7)) : nil }.first ?? -1
   }
 }

@@ -72,6 +72,8 @@ int pv_ofd_lock_conflict(int fd, int kind, int64_t start, int64_t count);
 int pv_direct_io_alignment(int fd, uint32_t *memory, uint32_t *offset);
 /// The pages of a file's range that are in the page cache (cachestat(2), Linux 6.5), or -1 with errno.
 int64_t pv_cached_pages(int fd, uint64_t start, uint64_t count);
+/// How often the calling thread has waited for a page of a file (`ru_majflt` in getrusage(2)).
+int64_t pv_major_faults_of_thread(void);
 /// The `f_type` of the file system that a file lies in, or -1 with errno.
 int64_t pv_file_system_type(int fd);
 /// Pins the calling thread to one CPU; 0, or -1 with errno.

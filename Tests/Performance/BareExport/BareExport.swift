@@ -21,7 +21,7 @@ enum BareExport {
     options.fileName = "disk"
     options.transport = words.count > 3 && words[3] == "uring" ? .ring : .device
     do {
-      let image = try RawImage.open(path: words[1], options: ImageOptions(queueCount: queues))
+      let image = try RawImage.open(path: words[1], options: ImageOptions(mappedReads: .whenCached, queueCount: queues))
       let mount = try FuseMount.mount(device: image, options: options)
       try mount.start()
       _ = mount.waitUntilUnmounted()
