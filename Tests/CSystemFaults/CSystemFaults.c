@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -66,6 +67,63 @@ static int halve(int fd, const struct iovec *vector, int count, struct iovec *ha
   return pieces;
 }
 
+struct note {
+  struct pv_change change;
+  struct note *next;
+};
+
+static __thread struct {
+  bool is_on;
+  struct note *first, *last;
+} notes;
+
+static void note(enum pv_change_kind kind, off_t offset, size_t count, const struct iovec *vector, int pieces) {
+  if (!notes.is_on) return;
+  struct note *made = calloc(1, sizeof *made);
+  made->change = (struct pv_change){kind, (uint64_t)offset, count, NULL};
+  if (vector != NULL) {
+    made->change.bytes = malloc(count);
+    size_t done = 0;
+    for (int index = 0; index < pieces && done < count; index++) {
+      size_t part = vector[index].iov_len < count - done ? vector[index].iov_len : count - done;
+      memcpy(made->change.bytes + done, vector[index].iov_base, part);
+      done += part;
+    }
+  }
+  if (notes.last != NULL) {
+    notes.last->next = made;
+  } else {
+    notes.first = made;
+  }
+  notes.last = made;
+}
+
+bool pv_log_take(struct pv_change *change) {
+  struct note *first = notes.first;
+  if (first == NULL) return false;
+  *change = first->change;
+  notes.first = first->next;
+  if (notes.first == NULL) notes.last = NULL;
+  free(first);
+  return true;
+}
+
+void pv_change_free(struct pv_change *change) {
+  free(change->bytes);
+  change->bytes = NULL;
+}
+
+void pv_log_end(void) {
+  struct pv_change change;
+  while (pv_log_take(&change)) pv_change_free(&change);
+  notes.is_on = false;
+}
+
+void pv_log_start(void) {
+  pv_log_end();
+  notes.is_on = true;
+}
+
 static ssize_t move(long number, enum pv_faulty_call call, int fd, const struct iovec *vector, int count, off_t offset,
                     int flags) {
   struct iovec half[16];
@@ -77,7 +135,11 @@ static ssize_t move(long number, enum pv_faulty_call call, int fd, const struct 
     count = halve(fd, vector, count, half);
     vector = half;
   }
-  return syscall(number, fd, vector, (long)count, (long)offset, 0L, flags);
+  ssize_t moved = syscall(number, fd, vector, (long)count, (long)offset, 0L, flags);
+  if (number == SYS_pwritev2 && moved > 0) {
+    note(flags & RWF_DSYNC ? PV_CHANGE_FORCED : PV_CHANGE_WRITE, offset, (size_t)moved, vector, count);
+  }
+  return moved;
 }
 
 ssize_t preadv2(int fd, const struct iovec *vector, int count, off_t offset, int flags) {
@@ -94,10 +156,16 @@ static int fail(enum pv_faulty_call call) {
   return -1;
 }
 
-int fdatasync(int fd) { return fail(PV_FAULTY_SYNC) ? -1 : (int)syscall(SYS_fdatasync, fd); }
+int fdatasync(int fd) {
+  int result = fail(PV_FAULTY_SYNC) ? -1 : (int)syscall(SYS_fdatasync, fd);
+  if (result == 0) note(PV_CHANGE_SYNC, 0, 0, NULL, 0);
+  return result;
+}
 
 int fallocate(int fd, int mode, off_t offset, off_t length) {
-  return fail(PV_FAULTY_ALLOCATE) ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, length);
+  int result = fail(PV_FAULTY_ALLOCATE) ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, length);
+  if (result == 0) note(PV_CHANGE_ZERO, offset, (size_t)length, NULL, 0);
+  return result;
 }
 
 off_t lseek(int fd, off_t offset, int whence) {
