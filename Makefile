@@ -93,13 +93,13 @@ fuzz: ## libFuzzer with the address sanitizer: FUZZ=600 seconds for each fuzzer
 	@.ci/setup run
 	@Tests/Fuzz/fuzz.sh $(or $(FUZZ),60)
 
-asan: ## the suite under the address sanitizer
+asan: ## the suite under the address sanitizer, the C parts under that of undefined behaviour too: TESTS="--filter ..."
 	@.ci/setup test
-	@$(SWIFT) test --scratch-path .build-asan --sanitize address $(TESTS)
+	@SWIFT=$(SWIFT) .ci/sanitize address $(TESTS)
 
-tsan: ## the suite under the thread sanitizer
+tsan: ## the suite under the thread sanitizer: TESTS="--filter ..."
 	@.ci/setup test
-	@$(SWIFT) test --scratch-path .build-tsan --sanitize thread $(TESTS)
+	@SWIFT=$(SWIFT) .ci/sanitize thread $(TESTS)
 
 SEEDS ?= 100000
 KILLS ?= 1000
