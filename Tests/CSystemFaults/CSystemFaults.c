@@ -8,6 +8,9 @@
 #include "CSystemFaults.h"
 
 #include <dlfcn.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -23,6 +26,7 @@ static __thread struct {
   enum pv_faulty_call call;
   int error;
   uint64_t skip, count, strikes;
+  struct pv_struck_call last;
 } plan;
 
 void pv_faults_set(enum pv_faulty_call call, int error, uint64_t skip, uint64_t count) {
@@ -39,7 +43,9 @@ uint64_t pv_faults_clear(void) {
   return plan.strikes;
 }
 
-static bool strikes(enum pv_faulty_call call) {
+struct pv_struck_call pv_faults_last(void) { return plan.last; }
+
+static bool strikes(enum pv_faulty_call call, bool is_ring_entry, int flags) {
   if (!plan.is_set || plan.call != call) return false;
   if (plan.skip > 0) {
     plan.skip--;
@@ -47,6 +53,7 @@ static bool strikes(enum pv_faulty_call call) {
   }
   if (plan.count > 0 && plan.strikes == plan.count) return false;
   plan.strikes++;
+  plan.last = (struct pv_struck_call){call, is_ring_entry, flags};
   return true;
 }
 
@@ -127,7 +134,7 @@ void pv_log_start(void) {
 static ssize_t move(long number, enum pv_faulty_call call, int fd, const struct iovec *vector, int count, off_t offset,
                     int flags) {
   struct iovec half[16];
-  if (strikes(call)) {
+  if (strikes(call, false, flags)) {
     if (plan.error != 0) {
       errno = plan.error;
       return -1;
@@ -150,26 +157,41 @@ ssize_t pwritev2(int fd, const struct iovec *vector, int count, off_t offset, in
   return move(SYS_pwritev2, PV_FAULTY_WRITE, fd, vector, count, offset, flags);
 }
 
-static int fail(enum pv_faulty_call call) {
-  if (!strikes(call)) return 0;
+static int fail(enum pv_faulty_call call, int flags) {
+  if (!strikes(call, false, flags)) return 0;
   errno = plan.error != 0 ? plan.error : EIO;
   return -1;
 }
 
 int fdatasync(int fd) {
-  int result = fail(PV_FAULTY_SYNC) ? -1 : (int)syscall(SYS_fdatasync, fd);
+  int result = fail(PV_FAULTY_SYNC, 0) ? -1 : (int)syscall(SYS_fdatasync, fd);
   if (result == 0) note(PV_CHANGE_SYNC, 0, 0, NULL, 0);
   return result;
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t length) {
-  int result = fail(PV_FAULTY_ALLOCATE) ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, length);
+  int result = fail(PV_FAULTY_ALLOCATE, mode) ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, length);
   if (result == 0) note(PV_CHANGE_ZERO, offset, (size_t)length, NULL, 0);
   return result;
 }
 
 off_t lseek(int fd, off_t offset, int whence) {
-  return fail(PV_FAULTY_SEEK) ? -1 : (off_t)syscall(SYS_lseek, fd, offset, whence);
+  return fail(PV_FAULTY_SEEK, whence) ? -1 : (off_t)syscall(SYS_lseek, fd, offset, whence);
+}
+
+int ftruncate(int fd, off_t length) {
+  return fail(PV_FAULTY_RESIZE, 0) ? -1 : (int)syscall(SYS_ftruncate, fd, length);
+}
+
+int fsync(int fd) { return fail(PV_FAULTY_FULL_SYNC, 0) ? -1 : (int)syscall(SYS_fsync, fd); }
+
+int ioctl(int fd, unsigned long request, ...) {
+  va_list list;
+  va_start(list, request);
+  void *argument = va_arg(list, void *);
+  va_end(list);
+  if (request == BLKDISCARD && fail(PV_FAULTY_DISCARD, 0)) return -1;
+  return (int)syscall(SYS_ioctl, fd, request, argument);
 }
 
 // Linux 6.10; the headers of Debian 12 do not have it.
@@ -209,9 +231,12 @@ static void strike_entry(struct io_uring_sqe *entry) {
   case IORING_OP_WRITEV: call = PV_FAULTY_WRITE; break;
   case IORING_OP_FSYNC: call = PV_FAULTY_SYNC; break;
   case IORING_OP_FALLOCATE: call = PV_FAULTY_ALLOCATE; break;
+  case IORING_OP_URING_CMD: call = PV_FAULTY_DISCARD; break;
   default: return;
   }
-  if (!strikes(call)) return;
+  // The length of an fallocate is its address, and its mode its length.
+  const int flags = entry->opcode == IORING_OP_FALLOCATE ? (int)entry->len : (int)entry->rw_flags;
+  if (!strikes(call, true, flags)) return;
   if (plan.error != 0) {
     inject(entry, -plan.error);
   } else {

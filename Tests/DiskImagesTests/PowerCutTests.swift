@@ -63,7 +63,8 @@ struct PowerCutModel {
     for sector in durable.indices {
       states += 1 + later[sector].count
       for stamp in [durable[sector]] + later[sector] where !promise.allows(stamp, in: sector) {
-        return "sector \(sector) may hold \(stamp), which was replaced and flushed; promised: \(promise.versions[sector])"
+        return
+          "sector \(sector) may hold \(stamp), which was replaced and flushed; promised: \(promise.versions[sector])"
       }
     }
     return nil
@@ -117,7 +118,8 @@ struct PowerCutTests {
     var stamp: UInt64 = 0
     let defect: Defect
     private var busy = Set<Int>()
-    private var open: [UInt64: (request: IORequest, sectors: Range<Int>, floor: [UInt64], memory: ScatteredMemory?)] = [:]
+    private var open: [UInt64: (request: IORequest, sectors: Range<Int>, floor: [UInt64], memory: ScatteredMemory?)] =
+      [:]
     private var nextTag: UInt64 = 1
 
     init(seed: UInt64, defect: Defect) {
@@ -160,7 +162,9 @@ struct PowerCutTests {
           let left = operation == .write ? stamp + 1 : 0
           if operation == .write {
             stamp += 1
-            for _ in 0..<64 { for shift in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: left >> UInt64(shift * 8))) } }
+            for _ in 0..<64 {
+              for shift in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: left >> UInt64(shift * 8))) }
+            }
           }
           promise.asked(left, of: sector)
         }
@@ -180,7 +184,9 @@ struct PowerCutTests {
       while unsafe pv_log_take(&change) {
         defer { unsafe pv_change_free(&change) }
         if defect == .syncsDoNothing, unsafe change.kind == PV_CHANGE_SYNC { continue }
-        if defect == .forcedWritesAreNot, unsafe change.kind == PV_CHANGE_FORCED { unsafe change.kind = PV_CHANGE_WRITE }
+        if defect == .forcedWritesAreNot, unsafe change.kind == PV_CHANGE_FORCED {
+          unsafe change.kind = PV_CHANGE_WRITE
+        }
         if let complaint = unsafe model.apply(change, promise) { return complaint }
       }
       return nil
@@ -199,7 +205,9 @@ struct PowerCutTests {
   }
 
   /// Runs one workload; a complaint, and how many states were looked at.
-  static func run(seed: UInt64, cache: ImageOptions.CacheMode, defect: Defect = .none) throws -> (String?, PowerCutModel) {
+  static func run(seed: UInt64, cache: ImageOptions.CacheMode, defect: Defect = .none) throws -> (
+    String?, PowerCutModel
+  ) {
     let scratch = try ScratchDirectory(inMemory: true)
     try RawImage.create(path: scratch.file(), byteCount: UInt64(sectorCount * 512))
     let image = try RawImage.open(path: scratch.file(), options: ImageOptions(cache: cache, engine: .blocking))
@@ -216,7 +224,8 @@ struct PowerCutTests {
   }
 
   @Test(
-    "behind every call of 1000 workloads it leaves nothing older than what was flushed, in any order, torn at any sector")
+    "behind every call of 1000 workloads it leaves nothing older than what was flushed, in any order, torn at any sector"
+  )
   func everywhere() throws {
     var cuts = 0, states = 0
     for seed in 1...1000 as ClosedRange<UInt64> {
