@@ -157,6 +157,31 @@ struct CallSiteTests {
     try image.close()
   }
 
+  @Test("a probe that fails costs speed, not bytes", arguments: [PV_FAULTY_READ, PV_FAULTY_ALLOCATE])
+  func probing(call: pv_faulty_call) throws {
+    let scratch = try ScratchDirectory()
+    try scratch.write(Array(repeating: 7, count: 65536))
+    pv_faults_set(call, EIO, 0, 0)
+    let image = try RawImage.open(path: scratch.file(), options: ImageOptions(engine: .blocking))
+    #expect(pv_faults_clear() > 0)
+    do {
+      var driver = try image.driver()
+      let memory = try ScatteredMemory(byteCount: 4096)
+      #expect(driver.run(at: 4096, 4096, .read, memory) == 0)
+      #expect(memory.bytes == Array(repeating: 7, count: 4096))
+      #expect(driver.run(at: 8192, 4096, .writeZeroes) == 0)
+      // Whether a page is in the page cache cannot be told: the write goes the long way.
+      pv_faults_set(PV_FAULTY_READ, EIO, 0, 0)
+      memory.bytes = Array(repeating: 9, count: 4096)
+      #expect(driver.run(at: 512, 512, .write, try memory.prefix(512)) == 0)
+      pv_faults_clear()
+    }
+    try image.close()
+    let expected = [7, 9, 7, 0, 7] as [UInt8]
+    let found = try scratch.read()
+    #expect([0, 600, 4096, 8192, 16384].map { found[$0] } == expected)
+  }
+
   @Test("a last flush that fails is the error of closing")
   func closing() throws {
     let scratch = try ScratchDirectory(inMemory: true)
