@@ -107,12 +107,13 @@ tsan: ## the suite under the thread sanitizer: TESTS="--filter ..."
 
 SEEDS ?= 100000
 KILLS ?= 1000
-reliability: ## simulated machines from 100 000 seeds, 10^8 ring requests, and 1 000 kills (SEEDS=n KILLS=n for fewer)
+reliability: ## simulated machines from 100 000 seeds, 10^8 ring requests, 1 000 kills, 200 deaths (SEEDS=n KILLS=n DEATHS=n for fewer)
 	@.ci/setup test
 	@$(SWIFT) build -c release --product simulate
 	@$(SWIFT) build -c release --product pvdisk
 	@.build/release/simulate --seeds $(SEEDS) --requests 1000
 	@python3 Tests/Crash/kill.py --pvdisk $(RELEASE) --kills $(KILLS)
+	@python3 Tests/Crash/death.py --pvdisk $(RELEASE) --cycles $(or $(DEATHS),200)
 
 deaths: ## 200 ends of a disk with 64 calls in flight: killed, aborted, unmounted lazily, its caller killed; needs root
 	@.ci/setup test
