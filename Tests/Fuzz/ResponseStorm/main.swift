@@ -25,4 +25,5 @@ while responses < wanted {
   backends += 1
 }
 let seconds = Double(pv_monotonic_nanoseconds() - start) / 1e9
-print("response-fuzz: seed \(seed): \(responses) responses of \(backends) backends in \(Int(seconds)) s, nothing broken")
+print(
+  "response-fuzz: seed \(seed): \(responses) responses of \(backends) backends in \(Int(seconds)) s, nothing broken")
