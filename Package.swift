@@ -47,7 +47,7 @@ let fuzzers: [Target] =
 /// The command: a program, or, for the fuzzer that reads its command lines, a library whose `main` has another name.
 let command: [Target] = {
   let imports: [Target.Dependency] = [
-    "XenBackend", "XenPlatform", "BlockBack", "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO",
+    "XenBackend", "XenFrontend", "XenPlatform", "BlockFront", "BlockBack", "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO",
     "XenStore", "XenBus", "SharedRing", "XenHypervisor", "XenWire", "CLinux", arguments, logging,
   ]
   let entry: [SwiftSetting] = [
@@ -111,6 +111,12 @@ let package = Package(
       imports: [
         "XenPlatform", "PVMachine", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
         "SharedRing", "XenWire", "GuestMemory", "CLinux",
+      ]),
+    module(
+      "XenFrontend",
+      imports: [
+        "XenPlatform", "PVMachine", "BlockFront", "BlockIO", "XenBus", "XenStore", "XenHypervisor", "XenWire",
+        "GuestMemory", "CLinux",
       ]),
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .target(name: "CSystemFaults", path: "Tests/CSystemFaults"),
@@ -180,7 +186,12 @@ let package = Package(
         "SharedRing", "XenWire", "Protection",
         "GuestMemory", "CAllocationCounter",
       ]),
-    tests("XenPlatformTests", imports: ["XenPlatform"]),
+    tests(
+      "XenPlatformTests",
+      imports: [
+        "XenPlatform", "XenBackend", "XenFrontend", "BlockFront", "BlockBack", "BlockIO", "XenBus", "XenStore",
+        "XenHypervisor", "XenWire", "GuestMemory", "CLinux",
+      ]),
     tests(
       "XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections],
       resources: [.copy("StockPrograms")]),

@@ -28,7 +28,7 @@ public import XenWire
   @usableFromInline let responseConsumer: SharedWord<UInt32>
   @usableFromInline let requests: SharedRegion
   @usableFromInline let responses: SharedRegion
-  @usableFromInline let requestStride: Int
+  public let requestStride: Int
   @usableFromInline let responseStride: Int
   @usableFromInline let responseSize: Int
   @usableFromInline let responseProtectionOffset: Int
