@@ -47,8 +47,9 @@ let fuzzers: [Target] =
 /// The command: a program, or, for the fuzzer that reads its command lines, a library whose `main` has another name.
 let command: [Target] = {
   let imports: [Target.Dependency] = [
-    "XenBackend", "XenFrontend", "XenPlatform", "BlockFront", "BlockBack", "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO",
-    "XenStore", "XenBus", "SharedRing", "XenHypervisor", "XenWire", "CLinux", arguments, logging,
+    "XenBackend", "XenFrontend", "XenPlatform", "BlockFront", "BlockBack", "PVMachine", "Figures", "Lab", "FuseExport",
+    "DiskImages", "BlockIO", "XenStore", "XenBus", "SharedRing", "XenHypervisor", "XenWire", "CLinux", arguments,
+    logging,
   ]
   let entry: [SwiftSetting] = [
     .unsafeFlags(["-Xfrontend", "-entry-point-function-name", "-Xfrontend", "pvdisk_main"])
@@ -88,7 +89,10 @@ let package = Package(
       imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection"]),
     module(
       "BlockBack",
-      imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection"]),
+      imports: [
+        "BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection",
+        "CLinux",
+      ]),
     module("DiskImages", imports: ["BlockIO", "GuestMemory", "CLinux", "CUring"]),
     module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3", "CUring"]),
     module(

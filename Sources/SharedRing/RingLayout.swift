@@ -28,6 +28,7 @@ public import XenWire
   @usableFromInline let responseConsumer: SharedWord<UInt32>
   @usableFromInline let requests: SharedRegion
   @usableFromInline let responses: SharedRegion
+  /// Bytes from one request to the next.
   public let requestStride: Int
   @usableFromInline let responseStride: Int
   @usableFromInline let responseSize: Int

@@ -76,8 +76,7 @@ extension ServedDisk {
     } catch { throw HandshakeFailure("no room for a queue (\(error))", code: 12) }
   }
 
-  /// What tells this connection from every other one: the guest's own number in its toolstack's eyes, and all that the
-  /// frontend has published, its references and ports among it. FNV-1a.
+  /// What tells this connection from every other one: the guest's UUID, and all that the frontend has published (FNV-1a).
   private func connectionIdentity() -> UInt64 {
     var hash: UInt64 = 0xCBF2_9CE4_8422_2325
     func add(_ text: String) {

@@ -2,8 +2,8 @@
 
 import CLinux
 import CXen
-import GuestMemory
 import Glibc
+import GuestMemory
 import Synchronization
 public import XenHypervisor
 public import XenWire

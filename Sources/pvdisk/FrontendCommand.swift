@@ -64,7 +64,7 @@ struct FrontendCommand: ParsableCommand {
   }
 
   func run() throws {
-    guard let device = VirtualDevice(vdev) else { throw Refusal("'\(vdev)' is not a disk name", status: ExitStatus.usage) }
+    guard let device = VirtualDevice(vdev) else { return }
     if let pidFile { try PIDFile.check(path: pidFile) }
     let ready = daemonize ? pv_daemonize_begin() : -1
     if daemonize, ready < 0 { throw Refusal("cannot go to the background: \(Refusal.reason)") }
@@ -106,7 +106,8 @@ struct FrontendCommand: ParsableCommand {
     let driver = "/sys/bus/xen/devices/vbd-\(device.number)/driver"
     guard unsafe access(driver, F_OK) != 0 else {
       throw Refusal(
-        "the kernel's own driver has \(device.name); unload xen-blkfront, or write vbd-\(device.number) to \(driver)/unbind")
+        "the kernel's own driver has \(device.name); unload xen-blkfront, or write vbd-\(device.number) to "
+          + "\(driver)/unbind")
     }
     var knobs = FrontendKnobs()
     knobs.maxQueues = queues

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 
-@testable import BlockBack
 import BlockIO
 import GuestMemory
 import PVPeers
@@ -8,6 +7,8 @@ import PVTestSupport
 import SharedRing
 import Testing
 import XenWire
+
+@testable import BlockBack
 
 /// A backend's process may die at any moment; the frontend waits for its answers on the same ring.
 @Suite("A backend that died and came back")
@@ -145,7 +146,8 @@ struct TakenRequestsTests {
     case taken, answered, written, published, cleared
   }
 
-  @Test("at every step, requests consumed are responses published and entries that are not over", arguments: Step.allCases)
+  @Test(
+    "at every step, requests consumed are responses published and entries that are not over", arguments: Step.allCases)
   func everyStep(step: Step) throws {
     let ringMemory = try MappedMemory(anonymousByteCount: 4096)
     let memory = try MappedMemory(anonymousByteCount: TakenRequests.byteCount(slots: 32, stride: 112))

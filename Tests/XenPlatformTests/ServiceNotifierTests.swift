@@ -42,7 +42,9 @@ struct ServiceNotifierTests {
 
   static func environment(_ values: [String: String]) -> (String) -> String? { { values[$0] } }
 
-  @Test("each message is one datagram in systemd's words", arguments: ["/tmp/pvdisk-notify-\(getpid())", "@pvdisk-notify-\(getpid())"])
+  @Test(
+    "each message is one datagram in systemd's words",
+    arguments: ["/tmp/pvdisk-notify-\(getpid())", "@pvdisk-notify-\(getpid())"])
   func messages(path: String) throws {
     let manager = try Manager(path: path)
     let notifier = try #require(ServiceNotifier(environment: Self.environment(["NOTIFY_SOCKET": path])))
@@ -71,7 +73,8 @@ struct ServiceNotifierTests {
   @Test("the watchdog is fed as often as it wants, if this process is the one that it watches")
   func watchdog() throws {
     func interval(_ values: [String: String]) -> Int? {
-      ServiceNotifier(environment: Self.environment(values.merging(["NOTIFY_SOCKET": "/x"]) { $1 }))?.watchdogMilliseconds
+      let all = values.merging(["NOTIFY_SOCKET": "/x"]) { $1 }
+      return ServiceNotifier(environment: Self.environment(all))?.watchdogMilliseconds
     }
     #expect(interval(["WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "\(getpid())"]) == 3000)
     #expect(interval(["WATCHDOG_USEC": "3000000"]) == 3000)

@@ -214,7 +214,8 @@ struct ServiceTests {
     let disk = try frontend(definition)
     try bench.toolstack.remove(StorePath.home(of: LoopbackHost.guestID))
     eventually("the backend's folder is gone") {
-      (try? bench.toolstack.exists(definition.backendPath)) == false && bench.said.contains { $0.contains("guest is gone") }
+      (try? bench.toolstack.exists(definition.backendPath)) == false
+        && bench.said.contains { $0.contains("guest is gone") }
     }
     #expect(bench.host.hypervisor.ledger.mappings == 0)
     disk.close()

@@ -51,6 +51,7 @@ mark() { # mark TEXT [SECONDS]: waits for a text on the guest's console
     while ! grep -qa "$1" $LOG 2>/dev/null; do
         sleep 0.2; i=$((i + 1)); [ $i -gt $((${2:-240} * 5)) ] && { echo "no '$1' from $N"; return 1; }
     done
+    return 0
 }
 until_true() { # until_true SECONDS CONDITION...
     local i=0 most=$(($1 * 5)); shift

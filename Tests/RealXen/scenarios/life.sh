@@ -20,7 +20,7 @@ dd if=/tmp/p of=$d bs=1M seek=76 oflag=direct conv=notrunc 2>/dev/null
 echo "GROWN $(dd if=$d bs=1M skip=76 count=4 iflag=direct 2>/dev/null | cmp - /tmp/p && echo same)"
 exec 3<$d
 echo "OPEN and held"
-sleep 7; exec 3<&-
+sleep 25; exec 3<&-
 i=0; while [ $i -lt 300 ] && [ -b $d ]; do sleep 0.1; i=$((i+1)); done
 [ -b $d ] || echo "LEFT yes"
 G
