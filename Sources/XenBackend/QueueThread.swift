@@ -74,12 +74,13 @@ final class QueueThread<Platform: HostPlatform, Image: BlockQueue & ~Copyable>: 
 
   /// Sleeps for a second at most, so that mappings that nobody uses are let go of in time; false when nothing came.
   private func sleep(_ image: CInt) -> Bool {
-    var waits = [
+    var waits: [3 of pollfd] = [
       pollfd(fd: platform.waitDescriptor(of: port), events: Int16(POLLIN), revents: 0),
       pollfd(fd: mailbox.descriptor, events: Int16(POLLIN), revents: 0),
       pollfd(fd: image, events: Int16(POLLIN), revents: 0),
     ]
+    var span = waits.mutableSpan
     // SAFETY: the address and the count are those of the array.
-    return unsafe waits.withUnsafeMutableBufferPointer { unsafe poll($0.baseAddress, 3, 1000) } != 0
+    return unsafe span.withUnsafeMutableBufferPointer { unsafe poll($0.baseAddress, 3, 1000) } != 0
   }
 }

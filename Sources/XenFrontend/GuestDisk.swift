@@ -22,7 +22,6 @@ public final class GuestDisk<Platform: GuestPlatform>: BlockDevice {
     var geometry = BlockGeometry(sectorCount: 0)
     var isConnected = false
     var isClosing = false
-    var isFinished = false
     var failure: String?
     var mailboxes: [Int: QueueMailbox<GuestQueue<Platform>>] = [:]
     var onResize: (@Sendable () -> Void)?
@@ -32,6 +31,8 @@ public final class GuestDisk<Platform: GuestPlatform>: BlockDevice {
   private let device: FrontendDevice<Platform>
   private let state = Mutex(State())
   private let counters: Mutex<[CounterTable]> = Mutex([])
+  /// Opens when the frontend's folder says that it is closed.
+  private let finished = DispatchGate()
   /// An eventfd: the backend may have moved, or a queue has ended.
   private let bell = eventfd(0, CInt(EFD_CLOEXEC) | CInt(EFD_NONBLOCK))
 
@@ -134,15 +135,10 @@ public final class GuestDisk<Platform: GuestPlatform>: BlockDevice {
     while true {
       wait(milliseconds: 1000)
       for event in device.handleWatches() { handle(event) }
-      let mayFinish = state.withLock { state in
-        guard state.isClosing, state.mailboxes.isEmpty, !state.isFinished else { return false }
-        state.isFinished = true
-        return true
-      }
-      guard mayFinish else { continue }
+      guard state.withLock({ $0.isClosing && $0.mailboxes.isEmpty }) else { continue }
       device.finishClosing()
       device.folder.store.onEvents(nil)
-      return
+      return finished.open()
     }
   }
 
@@ -151,12 +147,11 @@ public final class GuestDisk<Platform: GuestPlatform>: BlockDevice {
     device.startClosing()
     state.withLock { $0.isClosing = true }
     Self.ring(bell)
-    for _ in 0..<100 where !state.withLock({ $0.isFinished }) { usleep(20_000) }
+    finished.wait()
     // A backend that stays waits for a frontend again.
-    if device.folder.state == .closed, state.withLock({ $0.failure == nil }) {
-      for _ in 0..<100 where !hasBackendClosed { usleep(20_000) }
-      device.reopen()
-    }
+    guard state.withLock({ $0.failure == nil }) else { return }
+    for _ in 0..<1500 where !hasBackendClosed { usleep(20_000) }
+    device.reopen()
   }
 
   private var hasBackendClosed: Bool {
