@@ -119,11 +119,12 @@ public final class GuestDisk<Platform: GuestPlatform>: BlockDevice {
   /// The disk is over: queues fail what they have, and the user is told once.
   private func end(_ why: String) {
     let (isFirst, mailboxes, handler) = state.withLock { state in
-      defer {
+      let isFirst = !state.isClosing
+      if isFirst {
         state.isClosing = true
-        state.failure = state.failure ?? why
+        state.failure = why
       }
-      return (!state.isClosing, Array(state.mailboxes.values), state.onEnd)
+      return (isFirst, Array(state.mailboxes.values), state.onEnd)
     }
     guard isFirst else { return }
     for mailbox in mailboxes { mailbox.post { $0.abandon() } }
@@ -144,8 +145,8 @@ public final class GuestDisk<Platform: GuestPlatform>: BlockDevice {
 
   /// Lets go of the disk, whose queues must have ended, and makes it ready for the next who takes it.
   public func close() {
-    device.startClosing()
     state.withLock { $0.isClosing = true }
+    device.startClosing()
     Self.ring(bell)
     finished.wait()
     // A backend that stays waits for a frontend again.
