@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: matrix run test bench bench-ring bench-store store-clients count soak fuzz-store fuzz-ring real-xen compare-xenstored hostile reliability reclaim verify-models build release check format install uninstall clean fuzz asan tsan
+.PHONY: matrix run test bench bench-ring bench-store store-clients count soak fuzz-store fuzz-ring fuzz-response deaths real-xen compare-xenstored hostile reliability reclaim verify-models build release check format install uninstall clean fuzz asan tsan
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -70,6 +70,10 @@ fuzz-ring: ## hostile frontends against a backend, in a release build: FUZZ=1000
 	@$(SWIFT) build -c release --product ring-fuzz
 	@.build/release/ring-fuzz $(or $(FUZZ),100000000)
 
+fuzz-response: ## hostile backends against a frontend, in a release build: FUZZ=10000000 responses, as many as one likes
+	@$(SWIFT) build -c release --product response-fuzz
+	@.build/release/response-fuzz $(or $(FUZZ),10000000)
+
 matrix: ## every way in which two ends can be connected, and 10 000 connections, in a release build
 	@.ci/setup test
 	@PVDISK_MATRIX=1 $(SWIFT) test -c release $(TESTABLE) --filter MatrixTests
@@ -93,22 +97,28 @@ fuzz: ## libFuzzer with the address sanitizer: FUZZ=600 seconds for each fuzzer
 	@.ci/setup run
 	@Tests/Fuzz/fuzz.sh $(or $(FUZZ),60)
 
-asan: ## the suite under the address sanitizer
+asan: ## the suite under the address sanitizer, the C parts under that of undefined behaviour too: TESTS="--filter ..."
 	@.ci/setup test
-	@$(SWIFT) test --scratch-path .build-asan --sanitize address $(TESTS)
+	@SWIFT=$(SWIFT) .ci/sanitize address $(TESTS)
 
-tsan: ## the suite under the thread sanitizer
+tsan: ## the suite under the thread sanitizer: TESTS="--filter ..."
 	@.ci/setup test
-	@$(SWIFT) test --scratch-path .build-tsan --sanitize thread $(TESTS)
+	@SWIFT=$(SWIFT) .ci/sanitize thread $(TESTS)
 
 SEEDS ?= 100000
 KILLS ?= 1000
-reliability: ## simulated machines from 100 000 seeds, 10^8 ring requests, and 1 000 kills (SEEDS=n KILLS=n for fewer)
+reliability: ## simulated machines from 100 000 seeds, 10^8 ring requests, 1 000 kills, 200 deaths (SEEDS=n KILLS=n DEATHS=n for fewer)
 	@.ci/setup test
 	@$(SWIFT) build -c release --product simulate
 	@$(SWIFT) build -c release --product pvdisk
 	@.build/release/simulate --seeds $(SEEDS) --requests 1000
 	@python3 Tests/Crash/kill.py --pvdisk $(RELEASE) --kills $(KILLS)
+	@python3 Tests/Crash/death.py --pvdisk $(RELEASE) --cycles $(or $(DEATHS),200)
+
+deaths: ## 200 ends of a disk with 64 calls in flight: killed, aborted, unmounted lazily, its caller killed; needs root
+	@.ci/setup test
+	@$(SWIFT) build -c release --product pvdisk
+	@python3 Tests/Crash/death.py --pvdisk $(RELEASE) --cycles $(or $(DEATHS),200)
 
 reclaim: ## ext4 on a loop device on a mounted disk, in a memory cgroup that is too small: RECLAIM="--seconds 600"
 	@.ci/setup test

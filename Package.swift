@@ -181,6 +181,9 @@ let package = Package(
       name: "ring-fuzz", dependencies: ["PVPeers", "PVTestSupport", "CLinux"], path: "Tests/Fuzz/RingStorm",
       swiftSettings: checked),
     .executableTarget(
+      name: "response-fuzz", dependencies: ["PVPeers", "PVTestSupport", "CLinux"], path: "Tests/Fuzz/ResponseStorm",
+      swiftSettings: checked),
+    .executableTarget(
       name: "store-fuzz", dependencies: ["PVTestSupport", "XenStore", "XenWire", "CLinux"],
       path: "Tests/Fuzz/StoreFuzz", swiftSettings: checked),
     tests(

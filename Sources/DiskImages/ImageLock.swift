@@ -22,9 +22,29 @@ enum ImageLock {
   private static let writes: Int64 = 1
   private static let changesSize: Int64 = 3
 
+  /// How often a lock is asked for that no process has, and how long one waits in between, in microseconds.
+  private static let tries = 100, pause: useconds_t = 20_000
+
+  /// Takes the locks.
+  ///
+  /// What a killed process had open, its rings of io_uring hold for some ten milliseconds more, and for as long as I/O of theirs
+  /// is under way: nobody can be seen to have the lock then, and whoever starts the disk again is made to wait, not to fail.
   static func acquire(
     _ descriptor: CInt, access: ImageOptions.Access, path: String
   ) throws(BlockError) {
+    for _ in 0..<tries {
+      if try take(descriptor, access: access, path: path) { return }
+      if let holder = LockHolder.describe(descriptor) { throw .locked(path: path, holder: holder) }
+      release(descriptor)
+      usleep(pause)
+    }
+    throw .locked(path: path, holder: nil)
+  }
+
+  /// Takes the locks, or some of them: false when somebody else has one that excludes it.
+  private static func take(
+    _ descriptor: CInt, access: ImageOptions.Access, path: String
+  ) throws(BlockError) -> Bool {
     let intends: [Int64]
     let excludes: [Int64]
     switch access {
@@ -38,17 +58,18 @@ enum ImageLock {
     for byte in intends.map({ does + $0 }) + excludes.map({ doesNotBear + $0 }) {
       guard pv_ofd_lock_range(descriptor, CInt(F_RDLCK), byte, 1) == 0 else {
         let code = pv_errno()
-        if code == EAGAIN || code == EACCES { throw held(descriptor, path: path) }
+        if code == EAGAIN || code == EACCES { return false }
         throw .system(call: "fcntl(F_OFD_SETLK)", path: path, code: code)
       }
     }
     for byte in intends.map({ doesNotBear + $0 }) + excludes.map({ does + $0 }) {
       switch pv_ofd_lock_conflict(descriptor, CInt(F_WRLCK), byte, 1) {
       case 0: continue
-      case 1: throw held(descriptor, path: path)
+      case 1: return false
       default: throw .system(call: "fcntl(F_OFD_GETLK)", path: path, code: pv_errno())
       }
     }
+    return true
   }
 
   /// Gives all locks back.
@@ -58,10 +79,6 @@ enum ImageLock {
   static func release(_ descriptor: CInt) {
     _ = pv_ofd_lock_range(descriptor, CInt(F_UNLCK), 0, 0)
   }
-
-  private static func held(_ descriptor: CInt, path: String) -> BlockError {
-    .locked(path: path, holder: LockHolder.describe(descriptor))
-  }
 }
 
 /// Finds who holds locks on a file.
@@ -70,7 +87,7 @@ enum ImageLock {
 /// descriptor, and the file that each is on. The descriptors themselves are never looked at: a `stat(2)` through one that
 /// leads into a FUSE mount waits for the server of that mount, which may be stuck, or be this process.
 enum LockHolder {
-  /// The holder as "process 4711 (pvdisk)", or nil when it is not ours to see; we must hold a lock ourselves.
+  /// The holder as "process 4711 (pvdisk)", or nil when it is not ours to see, or no process; we must hold a lock ourselves.
   static func describe(_ descriptor: CInt) -> String? {
     let own = "/proc/\(getpid())/fdinfo/\(descriptor)"
     guard let wanted = lockedFiles(own).first else { return nil }

@@ -56,6 +56,22 @@ enum ImageSystemCalls {
     return 0
   }
 
+  /// `fsync(2)`: 0, or a positive `errno`.
+  static func sync(_ descriptor: CInt) -> CInt {
+    while Glibc.fsync(descriptor) != 0 {
+      if pv_errno() != EINTR { return pv_errno() }
+    }
+    return 0
+  }
+
+  /// `ftruncate(2)`: 0, or a positive `errno`.
+  static func resize(_ descriptor: CInt, to byteCount: Int) -> CInt {
+    while ftruncate(descriptor, byteCount) != 0 {
+      if pv_errno() != EINTR { return pv_errno() }
+    }
+    return 0
+  }
+
   /// `lseek(2)`: an offset, or a negative `errno`.
   static func seek(_ descriptor: CInt, offset: UInt64, whence: CInt) -> Int64 {
     let found = pv_lseek(descriptor, Int64(bitPattern: offset), whence)

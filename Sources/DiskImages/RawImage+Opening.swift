@@ -35,10 +35,15 @@ extension RawImage {
     let descriptor = ImageSystemCalls.open(path, flags: O_RDWR | O_CREAT | O_EXCL, mode: 0o666)
     guard descriptor >= 0 else { throw OpenFailure.error(path: path, code: -descriptor) }
     defer { _ = Glibc.close(descriptor) }
-    guard ftruncate(descriptor, Int(byteCount)) == 0, fsync(descriptor) == 0 else {
-      let code = pv_errno()
+    var call: StaticString = "ftruncate"
+    var code = ImageSystemCalls.resize(descriptor, to: Int(byteCount))
+    if code == 0 {
+      call = "fsync"
+      code = ImageSystemCalls.sync(descriptor)
+    }
+    guard code == 0 else {
       unsafe unlink(path)
-      throw .system(call: "ftruncate", path: path, code: code)
+      throw .system(call: "\(call)", path: path, code: code)
     }
   }
 

@@ -25,8 +25,7 @@ extension RawImage {
         "\(path) has \(geometry.byteCount) bytes, and what lies behind byte \(byteCount) would be lost; "
           + "add --shrink if it may be")
     }
-    guard ftruncate(file.descriptor, Int(byteCount)) == 0 else {
-      throw .system(call: "ftruncate", path: path, code: pv_errno())
-    }
+    let code = ImageSystemCalls.resize(file.descriptor, to: Int(byteCount))
+    if code != 0 { throw .system(call: "ftruncate", path: path, code: code) }
   }
 }

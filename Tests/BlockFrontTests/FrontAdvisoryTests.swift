@@ -36,6 +36,7 @@ struct FrontAdvisoryTests {
       let request = try #require(peer.take().first)
       let machine = peer.machine
       let reference = request.segments[0].reference
+      defer { machine.guest.interfere(nil) }
       machine.guest.interfere { moment in
         guard moment == .endingAccess else { return }
         var results = [GrantMapping(status: .generalError)]

@@ -8,9 +8,13 @@
 #include "CSystemFaults.h"
 
 #include <dlfcn.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -22,6 +26,7 @@ static __thread struct {
   enum pv_faulty_call call;
   int error;
   uint64_t skip, count, strikes;
+  struct pv_struck_call last;
 } plan;
 
 void pv_faults_set(enum pv_faulty_call call, int error, uint64_t skip, uint64_t count) {
@@ -38,7 +43,9 @@ uint64_t pv_faults_clear(void) {
   return plan.strikes;
 }
 
-static bool strikes(enum pv_faulty_call call) {
+struct pv_struck_call pv_faults_last(void) { return plan.last; }
+
+static bool strikes(enum pv_faulty_call call, bool is_ring_entry, int flags) {
   if (!plan.is_set || plan.call != call) return false;
   if (plan.skip > 0) {
     plan.skip--;
@@ -46,6 +53,7 @@ static bool strikes(enum pv_faulty_call call) {
   }
   if (plan.count > 0 && plan.strikes == plan.count) return false;
   plan.strikes++;
+  plan.last = (struct pv_struck_call){call, is_ring_entry, flags};
   return true;
 }
 
@@ -66,10 +74,67 @@ static int halve(int fd, const struct iovec *vector, int count, struct iovec *ha
   return pieces;
 }
 
+struct note {
+  struct pv_change change;
+  struct note *next;
+};
+
+static __thread struct {
+  bool is_on;
+  struct note *first, *last;
+} notes;
+
+static void note(enum pv_change_kind kind, off_t offset, size_t count, const struct iovec *vector, int pieces) {
+  if (!notes.is_on) return;
+  struct note *made = calloc(1, sizeof *made);
+  made->change = (struct pv_change){kind, (uint64_t)offset, count, NULL};
+  if (vector != NULL) {
+    made->change.bytes = malloc(count);
+    size_t done = 0;
+    for (int index = 0; index < pieces && done < count; index++) {
+      size_t part = vector[index].iov_len < count - done ? vector[index].iov_len : count - done;
+      memcpy(made->change.bytes + done, vector[index].iov_base, part);
+      done += part;
+    }
+  }
+  if (notes.last != NULL) {
+    notes.last->next = made;
+  } else {
+    notes.first = made;
+  }
+  notes.last = made;
+}
+
+bool pv_log_take(struct pv_change *change) {
+  struct note *first = notes.first;
+  if (first == NULL) return false;
+  *change = first->change;
+  notes.first = first->next;
+  if (notes.first == NULL) notes.last = NULL;
+  free(first);
+  return true;
+}
+
+void pv_change_free(struct pv_change *change) {
+  free(change->bytes);
+  change->bytes = NULL;
+}
+
+void pv_log_end(void) {
+  struct pv_change change;
+  while (pv_log_take(&change)) pv_change_free(&change);
+  notes.is_on = false;
+}
+
+void pv_log_start(void) {
+  pv_log_end();
+  notes.is_on = true;
+}
+
 static ssize_t move(long number, enum pv_faulty_call call, int fd, const struct iovec *vector, int count, off_t offset,
                     int flags) {
   struct iovec half[16];
-  if (strikes(call)) {
+  if (strikes(call, false, flags)) {
     if (plan.error != 0) {
       errno = plan.error;
       return -1;
@@ -77,7 +142,11 @@ static ssize_t move(long number, enum pv_faulty_call call, int fd, const struct 
     count = halve(fd, vector, count, half);
     vector = half;
   }
-  return syscall(number, fd, vector, (long)count, (long)offset, 0L, flags);
+  ssize_t moved = syscall(number, fd, vector, (long)count, (long)offset, 0L, flags);
+  if (number == SYS_pwritev2 && moved > 0) {
+    note(flags & RWF_DSYNC ? PV_CHANGE_FORCED : PV_CHANGE_WRITE, offset, (size_t)moved, vector, count);
+  }
+  return moved;
 }
 
 ssize_t preadv2(int fd, const struct iovec *vector, int count, off_t offset, int flags) {
@@ -88,20 +157,41 @@ ssize_t pwritev2(int fd, const struct iovec *vector, int count, off_t offset, in
   return move(SYS_pwritev2, PV_FAULTY_WRITE, fd, vector, count, offset, flags);
 }
 
-static int fail(enum pv_faulty_call call) {
-  if (!strikes(call)) return 0;
+static int fail(enum pv_faulty_call call, int flags) {
+  if (!strikes(call, false, flags)) return 0;
   errno = plan.error != 0 ? plan.error : EIO;
   return -1;
 }
 
-int fdatasync(int fd) { return fail(PV_FAULTY_SYNC) ? -1 : (int)syscall(SYS_fdatasync, fd); }
+int fdatasync(int fd) {
+  int result = fail(PV_FAULTY_SYNC, 0) ? -1 : (int)syscall(SYS_fdatasync, fd);
+  if (result == 0) note(PV_CHANGE_SYNC, 0, 0, NULL, 0);
+  return result;
+}
 
 int fallocate(int fd, int mode, off_t offset, off_t length) {
-  return fail(PV_FAULTY_ALLOCATE) ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, length);
+  int result = fail(PV_FAULTY_ALLOCATE, mode) ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, length);
+  if (result == 0) note(PV_CHANGE_ZERO, offset, (size_t)length, NULL, 0);
+  return result;
 }
 
 off_t lseek(int fd, off_t offset, int whence) {
-  return fail(PV_FAULTY_SEEK) ? -1 : (off_t)syscall(SYS_lseek, fd, offset, whence);
+  return fail(PV_FAULTY_SEEK, whence) ? -1 : (off_t)syscall(SYS_lseek, fd, offset, whence);
+}
+
+int ftruncate(int fd, off_t length) {
+  return fail(PV_FAULTY_RESIZE, 0) ? -1 : (int)syscall(SYS_ftruncate, fd, length);
+}
+
+int fsync(int fd) { return fail(PV_FAULTY_FULL_SYNC, 0) ? -1 : (int)syscall(SYS_fsync, fd); }
+
+int ioctl(int fd, unsigned long request, ...) {
+  va_list list;
+  va_start(list, request);
+  void *argument = va_arg(list, void *);
+  va_end(list);
+  if (request == BLKDISCARD && fail(PV_FAULTY_DISCARD, 0)) return -1;
+  return (int)syscall(SYS_ioctl, fd, request, argument);
 }
 
 // Linux 6.10; the headers of Debian 12 do not have it.
@@ -141,9 +231,12 @@ static void strike_entry(struct io_uring_sqe *entry) {
   case IORING_OP_WRITEV: call = PV_FAULTY_WRITE; break;
   case IORING_OP_FSYNC: call = PV_FAULTY_SYNC; break;
   case IORING_OP_FALLOCATE: call = PV_FAULTY_ALLOCATE; break;
+  case IORING_OP_URING_CMD: call = PV_FAULTY_DISCARD; break;
   default: return;
   }
-  if (!strikes(call)) return;
+  // The length of an fallocate is its address, and its mode its length.
+  const int flags = entry->opcode == IORING_OP_FALLOCATE ? (int)entry->len : (int)entry->rw_flags;
+  if (!strikes(call, true, flags)) return;
   if (plan.error != 0) {
     inject(entry, -plan.error);
   } else {

@@ -7,11 +7,11 @@ asked and what was acknowledged. A process that is killed leaves the page cache,
 write that was acknowledged for it, or the one that was under way; and all 64 numbers of a sector must be the same.
 
 A third of the kills come at a system call: nothing outside the process changes between two of them, so killing it at each kind of
-call, the n-th time it is made, is killing it at every step that anybody else could tell apart. The others come at any time.
-Some come while the disk is being unmounted.
+call, the n-th time it is made, is killing it at every step that anybody else could tell apart. Every pair of a call and an n has its
+turn before any comes again. The others come at any time. Some come while the disk is being unmounted.
 
 Also checked: every caller of the dead disk gets an error, `pvdisk umount` takes the dead mount away, and the image can be mounted
-again, which shows that its lock went with the process.
+again at once, which shows that its lock went with the process.
 
 exit status: 0 nothing was lost, 2 something that is needed is missing, 5 something was lost
 """
@@ -33,6 +33,7 @@ STEPS = [  # the calls by which the process changes or learns anything outside o
     "pwritev2", "preadv2", "io_uring_enter", "writev", "readv", "read", "write", "fallocate", "fdatasync", "fsync",
     "epoll_wait", "poll", "futex", "mmap", "munmap", "openat", "ioctl", "mount", "umount2", "close", "lseek", "eventfd2",
 ]
+TIMES = [1, 2, 3, 5, 10, 30, 100, 300]  # the n-th of them
 
 
 class Oracle:
@@ -128,6 +129,8 @@ class Harness:
             image.truncate(options.sectors * SECTOR)
         self.oracle = Oracle(options.sectors)
         self.can_trace = shutil.which("strace") is not None
+        self.turns = []
+        self.hit = dict.fromkeys(STEPS, 0)
         self.numbers = dict(kills=0, at_steps=0, while_unmounting=0, before_ready=0, flushes=0, slowest_release=0.0)
 
     def variant(self):
@@ -147,18 +150,38 @@ class Harness:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                 stderr=open(os.path.join(self.folder, "errors"), "wb"), start_new_session=True)
 
-    def children(self, process):
-        """The process that holds the disk: itself, or what strace runs."""
-        try:
-            with open(f"/proc/{process.pid}/task/{process.pid}/children") as children:
-                return [int(word) for word in children.read().split()]
-        except OSError:
-            return []
+    def kill(self, process, is_traced):
+        """Kills the process that holds the disk, and returns when it is gone."""
+        victims = [process.pid]
+        if is_traced:
+            # strace ends when what it runs has ended; killed itself, it would leave that behind, half dead.
+            try:
+                with open(f"/proc/{process.pid}/task/{process.pid}/children") as children:
+                    victims = [int(word) for word in children.read().split()] or victims
+            except OSError:
+                pass
+        for pid in victims:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        process.wait(PATIENCE)
+
+    def step(self):
+        """The next pair of a call and which of them to die at; nothing for a kill at any time."""
+        if not self.can_trace or self.random.random() >= self.options.steps:
+            return None
+        if not self.turns:
+            self.turns = [(call, number) for call in STEPS for number in TIMES]
+            self.random.shuffle(self.turns)
+        return self.turns.pop()
+
+    def errors(self):
+        with open(os.path.join(self.folder, "errors"), errors="replace") as errors:
+            return errors.read()[-2000:].strip()
 
     def round(self):
-        step = None
-        if self.can_trace and self.random.random() < self.options.steps:
-            step = (self.random.choice(STEPS), self.random.choice([1, 2, 3, 5, 10, 30, 100, 300]))
+        step = self.step()
         process = self.start(step)
         path = os.path.join(self.point, "xvda")
         workers = self.begin_load(process, path)
@@ -172,15 +195,13 @@ class Harness:
                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(self.random.uniform(0, 0.05))
             self.numbers["while_unmounting"] += 1
-        elif step and process.poll() is not None:
+        elif step and process.poll() == -signal.SIGKILL:
             self.numbers["at_steps"] += 1
+            self.hit[step[0]] += 1
+        elif process.poll() is not None:
+            return [f"the disk ended by itself with status {process.poll()} before it was killed: {self.errors()}"]
         killed = time.monotonic()
-        for pid in (self.children(process) if step else []) + [process.pid]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        process.wait(PATIENCE)
+        self.kill(process, step is not None)
         for worker in workers:
             worker.join(PATIENCE)
             if worker.is_alive():
@@ -236,8 +257,7 @@ class Harness:
                 wrong = self.round()
                 if wrong:
                     print(f"kill: after kill {number} of seed {self.options.seed}: {'; '.join(wrong[:5])}", file=sys.stderr)
-                    with open(os.path.join(self.folder, "errors"), errors="replace") as errors:
-                        sys.stderr.write(errors.read()[-2000:])
+                    print(self.errors(), file=sys.stderr)
                     return 5
                 if shows:
                     print(f"\r{self.summary(start)}   ", end="", file=sys.stderr)
@@ -254,6 +274,9 @@ class Harness:
                 subprocess.run(["fusermount3", "-u", "-z", self.point], check=False)
             shutil.rmtree(self.folder, ignore_errors=True)
         print(self.summary(start))
+        if self.can_trace:
+            print("kill: at " + ", ".join(f"{call} {count}" for call, count in self.hit.items() if count))
+            print("kill: never at " + (", ".join(call for call, count in self.hit.items() if not count) or "none of the others"))
         return 0
 
     def summary(self, start):

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 
 import BlockIO
-import DiskImages
 import Glibc
 import PVTestSupport
+import Synchronization
 import Testing
+
+@testable import DiskImages
 
 @Suite("Locks on raw images")
 struct RawImageLockTests {
@@ -63,6 +65,48 @@ struct RawImageLockTests {
   func abandoned() throws {
     do { _ = try RawImage.open(path: scratch.file()) }
     try RawImage.open(path: scratch.file()).close()
+  }
+
+  /// Has a ring of io_uring keep an image open that nobody has any more, as a killed process leaves it, and runs `body`.
+  private func afterDeath(_ body: (consuming SubmissionRing) throws -> Void) throws {
+    let descriptor = unsafe open(scratch.file(), O_RDWR | O_CLOEXEC)
+    try ImageLock.acquire(descriptor, access: .readWrite, path: scratch.file())
+    let ring = try SubmissionRing(entryCount: 2, file: descriptor, engine: .automatic)
+    close(descriptor)
+    try body(ring)
+  }
+
+  @Test("a lock that no process has any more is waited for", .enabled(if: hasRings))
+  func noHolder() throws {
+    try afterDeath { ring in
+      let end = RingEnd(ring)
+      let thread = PeerThread {
+        usleep(50_000)
+        end.close()
+      }
+      try RawImage.open(path: scratch.file()).close()
+      thread.join()
+    }
+  }
+
+  @Test("a lock that no process has is not waited for without end", .enabled(if: hasRings))
+  func holderInHiding() throws {
+    try afterDeath { ring in
+      #expect(throws: BlockError.locked(path: scratch.file(), holder: nil)) {
+        try RawImage.open(path: scratch.file())
+      }
+      _ = consume ring
+    }
+  }
+
+  /// Whether this kernel lets us have a ring.
+  static let hasRings = FaultSweepTests.engines.contains(.automatic)
+
+  /// A ring that another thread closes.
+  private final class RingEnd: Sendable {
+    private let ring: Mutex<SubmissionRing?>
+    init(_ ring: consuming SubmissionRing) { self.ring = Mutex(ring) }
+    func close() { ring.withLock { $0 = nil } }
   }
 
   @Test("QEMU is kept off a writable image, and may read a read-only one", .enabled(if: hasQEMU))

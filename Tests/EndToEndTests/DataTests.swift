@@ -36,7 +36,7 @@ struct DataTests {
           model.replaceSubrange(range, with: bytes)
           continue
         }
-        model.replaceSubrange(range, with: repeatElement(0, count: range.count))
+        model.clear(range)
       }
       #expect(try disk.read(Self.size, at: 0) == model)
     }

@@ -3,7 +3,7 @@
 import Glibc
 import Testing
 
-/// A few of the kills of which `make reliability` makes a thousand.
+/// A few of the kills and deaths of which `make reliability` makes hundreds.
 @Suite("A disk that is killed")
 struct KillTests {
   @Test(
@@ -16,6 +16,18 @@ struct KillTests {
       "python3 '\(script)' --pvdisk '\(Program.pvdisk)' --kills 8 --folder /dev/shm --seed \(seed)", in: "/tmp")
     #expect(outcome.status == 0, "\(outcome)")
     #expect(outcome.output.contains("kill: 8 kills"), "\(outcome)")
+  }
+
+  @Test(
+    "64 calls in flight are let go, and nothing is left, however the disk ends",
+    .enabled(if: canRun && geteuid() == 0, "needs python3, FUSE, and root for fusectl"))
+  func deaths() throws {
+    let script = Self.root + "/Tests/Crash/death.py"
+    let seed = UInt32.random(in: 1 ... .max)
+    let outcome = try Program.shell(
+      "python3 '\(script)' --pvdisk '\(Program.pvdisk)' --cycles 8 --folder /dev/shm --seed \(seed)", in: "/tmp")
+    #expect(outcome.status == 0, "\(outcome)")
+    #expect(outcome.output.contains("death: 8 cycles with 64 calls"), "\(outcome)")
   }
 
   static let canRun = Program.isInstalled("python3") && Files.exists("/dev/fuse")

@@ -77,6 +77,17 @@ struct Chance: RandomNumberGenerator {
 }
 
 extension [UInt8] {
+  /// Makes a run of bytes zero; quick in debug builds too.
+  mutating func clear(_ range: Range<Int>) {
+    precondition(range.lowerBound >= 0 && range.upperBound <= count)
+    guard !range.isEmpty else { return }
+    // SAFETY: the run lies within the array, by the check above.
+    unsafe withUnsafeMutableBytes { bytes in
+      guard let base = bytes.baseAddress else { return }
+      unsafe memset(base + range.lowerBound, 0, range.count)
+    }
+  }
+
   /// Whether a run of bytes holds one value alone; quick in debug builds too.
   func isUniform(from start: Int, count: Int) -> Bool {
     precondition(start >= 0 && count > 0 && start + count <= self.count)

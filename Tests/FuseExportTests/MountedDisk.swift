@@ -70,8 +70,8 @@ func withMountedDisk<R>(
   return try #require(result)
 }
 
-/// A fresh directory, or a file in one.
-struct TemporaryPlace: Sendable {
+/// A fresh directory, or a file in one, that goes with the last who knows it.
+final class TemporaryPlace: Sendable {
   enum Shape: Sendable { case directory, file }
 
   let root: String
@@ -87,6 +87,8 @@ struct TemporaryPlace: Sendable {
     case .file: try OpenFile.make(path)
     }
   }
+
+  deinit { remove() }
 
   func remove() {
     if unsafe rmdir(path) != 0 { unsafe _ = unlink(path) }

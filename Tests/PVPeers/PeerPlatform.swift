@@ -37,7 +37,10 @@ public final class PeerPlatform: BackendPlatform, FrontendPlatform, Sendable {
   public let inner: EmulatedPlatform
   private let nanoseconds = Atomic<UInt64>(1_000_000_000)
   private let record = Mutex(Calls())
-  private let interference = Mutex<(@Sendable (Moment) -> Void)?>(nil)
+  private let interference = Mutex(Interference())
+
+  /// A closure in a value of its own: one that stands alone in a `Mutex` is wrapped once more at each look.
+  private struct Interference { var body: (@Sendable (Moment) -> Void)? }
 
   /// When a peer may do its worst.
   public enum Moment: Equatable, Sendable {
@@ -48,8 +51,8 @@ public final class PeerPlatform: BackendPlatform, FrontendPlatform, Sendable {
   }
 
   /// What runs at each such moment, on the thread that reached it; nil for nothing.
-  public func interfere(_ body: (@Sendable (Moment) -> Void)?) { interference.withLock { $0 = body } }
-  private func reach(_ moment: Moment) { interference.withLock { $0 }?(moment) }
+  public func interfere(_ body: (@Sendable (Moment) -> Void)?) { interference.withLock { $0.body = body } }
+  private func reach(_ moment: Moment) { interference.withLock { $0.body }?(moment) }
 
   /// Looks at the hypervisor as `domain` does; the clock stands at one second.
   public init(hypervisor: Hypervisor, domain: Domain) {

@@ -40,7 +40,9 @@ final class ConversationRecorder: Sendable {
       guard path.contains("/vbd") else { continue }
       let value = try? connection.read(path)
       if value == "" { continue }
-      changes.withLock { $0.append(Change(path: path, value: value)) }
+      let change = Change(path: path, value: value)
+      // Two events of one node whose second value was there before the first was read.
+      changes.withLock { if $0.last != change { $0.append(change) } }
     }
   }
 }

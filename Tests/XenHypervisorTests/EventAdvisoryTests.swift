@@ -217,4 +217,5 @@ final class TableBox: Sendable {
   private let value = Guarded<GrantTable?>(nil)
   var table: GrantTable? { value.get() }
   func set(_ table: GrantTable) { value.set(table) }
+  func clear() { value.set(nil) }
 }

@@ -169,6 +169,7 @@ struct GrantAdvisoryTests {
       let machine = try Machine(
         faults: fault.map { PlantedFaults($0, watcher: watcher) } ?? PlantedFaults(watcher: watcher))
       box.set(machine.guest.grantTable)
+      defer { box.clear() }
       let (_, references) = try machine.grant(1)
       machine.unmap(machine.map(references))
       #expect(observed.count == 1)
@@ -209,6 +210,7 @@ struct GrantAdvisoryTests {
       let machine = try Machine(
         faults: fault.map { PlantedFaults($0, watcher: watcher) } ?? PlantedFaults(watcher: watcher))
       box.set(machine.guest.grantTable)
+      defer { box.clear() }
       let (_, references) = try machine.grant(1)
       let status = machine.map(references)[0].status
       return (count.count, status)
@@ -282,6 +284,7 @@ struct GrantAdvisoryTests {
       let machine = try Machine(
         faults: fault.map { PlantedFaults($0, watcher: watcher) } ?? PlantedFaults(watcher: watcher))
       box.set(machine.guest.grantTable)
+      defer { box.clear() }
       let (pages, references) = try machine.grant(1)
       pages.region.store(UInt8(1), at: 0)
       machine.guest.memory.region.store(UInt8(2), at: 9 * 4096)

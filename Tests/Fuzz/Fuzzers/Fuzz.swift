@@ -8,8 +8,9 @@ import PVPeers
 @main
 enum Fuzz {
   static let targets: [String: @Sendable (inout FuzzInput) throws -> Void] = [
-    "ring": { _ = try RingFuzz.run(&$0) }, "response": { try ResponseFuzz.run(&$0) }, "wire": { try WireFuzz.run(&$0) },
-    "node": { try NodeFuzz.run(&$0) }, "fuse": { try FuseFuzz.run(&$0) }, "image": { try ImageFuzz.run(&$0) },
+    "ring": { _ = try RingFuzz.run(&$0) }, "response": { _ = try ResponseFuzz.run(&$0) },
+    "wire": { try WireFuzz.run(&$0) }, "node": { try NodeFuzz.run(&$0) }, "fuse": { try FuseFuzz.run(&$0) },
+    "image": { try ImageFuzz.run(&$0) },
     "command": { try CommandFuzz.run(&$0) },
   ]
 

@@ -95,6 +95,35 @@ func compare(_ clients: Int, _ comparison: Comparison) throws {
       + ratio(median(ratios)) + "  " + ratio(median(costs)) + number(median(near)))
 }
 
+/// Events of one writer, at all clients, beside an echo to all of them.
+func compareEvents(
+  _ count: Int, _ server: StoreServer, _ control: StoreConnection, _ driver: SocketDriver, _ yardstick: SocketDriver
+) throws {
+  let slice = seconds / 9
+  let watchers = (0..<count).map { _ in server.connect(as: .control) }
+  driver.setWatches(true)
+  let outside = (0..<turns).map { _ in
+    (Rate.of { driver.events(seconds: slice) }, Rate.of { yardstick.eventEchoes(seconds: slice) })
+  }
+  driver.setWatches(false)
+  for watcher in watchers { try watcher.watch("/bench/w", token: "t") }
+  var turn = 0
+  try compare(
+    count,
+    Comparison(
+      name: "events of one writer",
+      store: {
+        turn += 1
+        return outside[turn - 1].0
+      }, echo: { outside[turn - 1].1 },
+      near: {
+        try rate {
+          try control.write("/bench/w", "v")
+          for watcher in watchers { while watcher.nextEvent() != nil {} }
+        } * Double(count)
+      }))
+}
+
 /// The socket beside the echo.
 func measureSockets() throws {
   print("through the socket                    a second        echo   ratio   by CPU in process")
@@ -136,28 +165,7 @@ func measureSockets() throws {
             }
           }
         }))
-    let watchers = (0..<count).map { _ in server.connect(as: .control) }
-    driver.setWatches(true)
-    let outside = (0..<turns).map { _ in
-      (Rate.of { driver.events(seconds: slice) }, Rate.of { yardstick.eventEchoes(seconds: slice) })
-    }
-    driver.setWatches(false)
-    for watcher in watchers { try watcher.watch("/bench/w", token: "t") }
-    var turn = 0
-    try compare(
-      count,
-      Comparison(
-        name: "events of one writer",
-        store: {
-          turn += 1
-          return outside[turn - 1].0
-        }, echo: { outside[turn - 1].1 },
-        near: {
-          try rate {
-            try control.write("/bench/w", "v")
-            for watcher in watchers { while watcher.nextEvent() != nil {} }
-          } * Double(count)
-        }))
+    try compareEvents(count, server, control, driver, yardstick)
     for var transport in transports { transport.close() }
     echo.stop()
     socket.stop()
