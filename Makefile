@@ -146,7 +146,7 @@ compare-xenstored: ## random requests to Debian's xenstored, run without Xen, an
 real-xen: ## Linux's own blkfront, in a guest of a real Xen under QEMU's emulation, on 'pvdisk backend'
 	@.ci/setup real-xen
 	@$(SWIFT) build -c release --product pvdisk
-	@Tests/RealXen/run $(RELEASE) Tests/RealXen/scenarios/backend.sh .build/real-xen
+	@Tests/RealXen/run $(RELEASE) .build/real-xen $(XEN)
 
 clean:
 	@rm -rf .build .build-* bench-results

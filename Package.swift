@@ -47,8 +47,9 @@ let fuzzers: [Target] =
 /// The command: a program, or, for the fuzzer that reads its command lines, a library whose `main` has another name.
 let command: [Target] = {
   let imports: [Target.Dependency] = [
-    "XenBackend", "XenPlatform", "BlockBack", "PVMachine", "Figures", "Lab", "FuseExport", "DiskImages", "BlockIO",
-    "XenStore", "XenBus", "SharedRing", "XenHypervisor", "XenWire", "CLinux", arguments, logging,
+    "XenBackend", "XenFrontend", "XenPlatform", "BlockFront", "BlockBack", "PVMachine", "Figures", "Lab", "FuseExport",
+    "DiskImages", "BlockIO", "XenStore", "XenBus", "SharedRing", "XenHypervisor", "XenWire", "CLinux", arguments,
+    logging,
   ]
   let entry: [SwiftSetting] = [
     .unsafeFlags(["-Xfrontend", "-entry-point-function-name", "-Xfrontend", "pvdisk_main"])
@@ -88,7 +89,10 @@ let package = Package(
       imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection"]),
     module(
       "BlockBack",
-      imports: ["BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection"]),
+      imports: [
+        "BlockIO", "XenBus", "XenStore", "SharedRing", "XenHypervisor", "XenWire", "GuestMemory", "Protection",
+        "CLinux",
+      ]),
     module("DiskImages", imports: ["BlockIO", "GuestMemory", "CLinux", "CUring"]),
     module("FuseExport", imports: ["BlockIO", "GuestMemory", "CLinux", "CFuse3", "CUring"]),
     module(
@@ -111,6 +115,12 @@ let package = Package(
       imports: [
         "XenPlatform", "PVMachine", "BlockBack", "DiskImages", "BlockIO", "XenBus", "XenStore", "XenHypervisor",
         "SharedRing", "XenWire", "GuestMemory", "CLinux",
+      ]),
+    module(
+      "XenFrontend",
+      imports: [
+        "XenPlatform", "PVMachine", "BlockFront", "BlockIO", "XenBus", "XenStore", "XenHypervisor", "XenWire",
+        "GuestMemory", "CLinux",
       ]),
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .target(name: "CSystemFaults", path: "Tests/CSystemFaults"),
@@ -183,7 +193,12 @@ let package = Package(
         "SharedRing", "XenWire", "Protection",
         "GuestMemory", "CAllocationCounter",
       ]),
-    tests("XenPlatformTests", imports: ["XenPlatform"]),
+    tests(
+      "XenPlatformTests",
+      imports: [
+        "XenPlatform", "XenBackend", "XenFrontend", "BlockFront", "BlockBack", "BlockIO", "XenBus", "XenStore",
+        "XenHypervisor", "XenWire", "GuestMemory", "CLinux",
+      ]),
     tests(
       "XenStoreTests", imports: ["XenStore", "XenWire", "GuestMemory", "CLinux", "XenRecords", collections],
       resources: [.copy("StockPrograms")]),

@@ -2,7 +2,7 @@
 
 public import BlockIO
 public import SharedRing
-import XenHypervisor
+public import XenHypervisor
 public import XenWire
 
 extension BackQueue where Image: ~Copyable {
@@ -134,6 +134,7 @@ extension BackQueue where Image: ~Copyable {
     note(.answered, wire.id, UInt64(UInt16(bitPattern: status.rawValue)))
     if request == barrier { barrier = -1 }
     pending.giveBack(request)
+    if Platform.outlivesProcess, taken.isKept { taken.answer(request, as: ring.privateResponseProducer) }
     ring.enqueue(BlockResponse(id: wire.id, operation: wire.operation, status: status))
     count(wire, status)
   }

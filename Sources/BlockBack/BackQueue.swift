@@ -45,6 +45,10 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   private let onWithdrawal: (@Sendable (BlockOperation) -> Void)?
   @usableFromInline var barrier: Int = -1
   @usableFromInline var now: UInt64 = 0
+  /// What was taken and not answered, where the next process finds it; only on a platform that outlives this one.
+  @usableFromInline var taken: TakenRequests
+  /// Whether no further requests are taken, because the owner is about to let go.
+  @usableFromInline var isDraining = false
   /// Whether the frontend broke the ring's rules: nothing is served any more until it reconnects.
   public internal(set) var isBroken = false
 
@@ -81,6 +85,12 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     squeezeNanoseconds = UInt64(connection.bufferSqueezeMilliseconds) * 1_000_000
     self.image = image
     self.counters = counters
+    if let place = connection.taken {
+      taken = TakenRequests(
+        memory: place.memory, identity: place.identity, slots: pending.count, stride: self.ring.layout.requestStride)
+    } else {
+      taken = TakenRequests()
+    }
     now = connection.platform.monotonicNanoseconds
   }
 
@@ -107,6 +117,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
     serveRequests()
     collect()
     publish()
+    if Platform.outlivesProcess, taken.isKept { taken.publish() }
   }
 
   /// Asks for a notification at the next request, then looks again; also arms the image's wake-up.
@@ -114,7 +125,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   public mutating func prepareToWait() -> WaitReadiness {
     if image.prepareToWait() == .workPending { return .workPending }
     if policy == .adaptive { settleKick() }
-    if isBroken || barrier >= 0 { return .maySleep }
+    if isBroken || barrier >= 0 || (Platform.outlivesProcess && isDraining) { return .maySleep }
     do {
       return try ring.armAndRecheck() ? .workPending : .maySleep
     } catch {
@@ -185,6 +196,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
   @inlinable
   mutating func serveRequests() {
     guard !isBroken, barrier < 0 else { return }
+    if Platform.outlivesProcess, isDraining { return }
     do {
       let waiting = try ring.unconsumedRequests()
       guard waiting > 0 else { return }
@@ -215,6 +227,7 @@ public struct BackQueue<Platform: BackendPlatform, Image: BlockQueue & ~Copyable
         return
       }
       ring.copyRequest(into: &slot)
+      if Platform.outlivesProcess, taken.isKept { taken.take(request, index: ring.requestConsumer, slot) }
       waiting &-= 1
       dispatch(request, slot)
     }
@@ -307,6 +320,8 @@ public struct BackConnection<Platform: BackendPlatform> {
   public let policy: NotificationPolicy
   /// Where data that nobody vouches for is named, if anywhere.
   public var findings: ProtectionFindings?
+  /// Memory that outlives this process, and what tells this connection from others; see ``TakenRequests``.
+  public var taken: (memory: SharedRegion, identity: UInt64)?
   /// Told on the queue's thread that the disk does not know a flush or a barrier which was offered.
   public var onWithdrawal: (@Sendable (BlockOperation) -> Void)?
   /// `max_buffer_pages`.

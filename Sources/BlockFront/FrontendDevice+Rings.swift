@@ -56,7 +56,7 @@ extension FrontendDevice {
     do { ring = try platform.allocatePages(pages) } catch { throw .grant(.pages) }
     FrontRing.initialise(ring.region, geometry)
     let references: [GrantReference]
-    do { references = try platform.allocateReferences(pages) } catch {
+    do { references = try platform.allocateReferences(for: ring) } catch {
       platform.freePages(ring)
       throw .grant(.references)
     }

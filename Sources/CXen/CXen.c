@@ -17,6 +17,11 @@ static struct {
   int (*evtchn_close)(void *);
   int (*evtchn_fd)(void *);
   int (*bind)(void *, uint32_t, uint32_t);
+  int (*bind_unbound)(void *, uint32_t);
+  void *(*shares_open)(void *logger, unsigned flags);
+  int (*shares_close)(void *);
+  void *(*share)(void *, uint32_t, int, uint32_t *, int);
+  int (*unshare)(void *, void *, uint32_t);
   int (*notify)(void *, uint32_t);
   int (*pending)(void *);
   int (*unmask)(void *, uint32_t);
@@ -48,6 +53,11 @@ static void load(void) {
   *(void **)&xen.evtchn_close = function(events, "xenevtchn_close");
   *(void **)&xen.evtchn_fd = function(events, "xenevtchn_fd");
   *(void **)&xen.bind = function(events, "xenevtchn_bind_interdomain");
+  *(void **)&xen.bind_unbound = function(events, "xenevtchn_bind_unbound_port");
+  *(void **)&xen.shares_open = function(grants, "xengntshr_open");
+  *(void **)&xen.shares_close = function(grants, "xengntshr_close");
+  *(void **)&xen.share = function(grants, "xengntshr_share_pages");
+  *(void **)&xen.unshare = function(grants, "xengntshr_unshare");
   *(void **)&xen.notify = function(events, "xenevtchn_notify");
   *(void **)&xen.pending = function(events, "xenevtchn_pending");
   *(void **)&xen.unmask = function(events, "xenevtchn_unmask");
@@ -68,6 +78,15 @@ void *pv_xen_map(void *handle, uint32_t count, uint32_t domain, const uint32_t *
 
 int pv_xen_unmap(void *handle, void *address, uint32_t count) { return xen.unmap(handle, address, count); }
 
+void *pv_xen_shares_open(void) { return xen.shares_open(NULL, 0); }
+void pv_xen_shares_close(void *handle) { xen.shares_close(handle); }
+
+void *pv_xen_share(void *handle, uint32_t domain, uint32_t count, uint32_t *references) {
+  return xen.share(handle, domain, (int)count, references, 1);
+}
+
+int pv_xen_unshare(void *handle, void *address, uint32_t count) { return xen.unshare(handle, address, count); }
+
 void *pv_xen_events_open(void) {
   void *handle = xen.evtchn_open(NULL, 0);
   // A thread polls together with other descriptors, so a read must not wait.
@@ -80,6 +99,7 @@ void *pv_xen_events_open(void) {
 void pv_xen_events_close(void *handle) { xen.evtchn_close(handle); }
 int pv_xen_events_descriptor(void *handle) { return xen.evtchn_fd(handle); }
 int pv_xen_bind_interdomain(void *handle, uint32_t domain, uint32_t port) { return xen.bind(handle, domain, port); }
+int pv_xen_bind_unbound(void *handle, uint32_t domain) { return xen.bind_unbound(handle, domain); }
 int pv_xen_notify(void *handle, uint32_t port) { return xen.notify(handle, port); }
 int pv_xen_pending(void *handle) { return xen.pending(handle); }
 int pv_xen_unmask(void *handle, uint32_t port) { return xen.unmask(handle, port); }

@@ -22,6 +22,22 @@ public final class MemoryFile: Sendable {
     }
   }
 
+  /// Opens a file by its path, or makes it, for its owner alone: memory that outlives the process.
+  ///
+  /// A file that is shorter is made longer; what it holds stays.
+  /// - Throws: ``SystemError`` when the system refuses, also for a symbolic link.
+  public init(path: String, byteCount: Int) throws(SystemError) {
+    descriptor = unsafe pv_open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+    self.byteCount = PageGeometry.pages(for: byteCount) << PageGeometry.pageShift
+    guard descriptor >= 0 else { throw SystemError("open") }
+    var status = stat()
+    // SAFETY: the kernel fills the local structure.
+    guard unsafe fstat(descriptor, &status) == 0 else { throw SystemError("fstat") }
+    guard status.st_size >= self.byteCount || ftruncate(descriptor, self.byteCount) == 0 else {
+      throw SystemError("ftruncate")
+    }
+  }
+
   deinit { close(descriptor) }
 
   /// Maps the whole file, readable and writable.

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT
 
-import BlockIO
+public import BlockIO
 import CLinux
 import Glibc
 import GuestMemory
 
 /// Several descriptors as one: readable while any of them is (an epoll instance).
-struct WakeSet: ~Copyable {
-  let descriptor: CInt
+public struct WakeSet: ~Copyable {
+  /// The epoll instance.
+  public let descriptor: CInt
 
-  init(_ members: [CInt]) throws(BlockError) {
+  /// Watches all members that there are; -1 stands for none.
+  public init(_ members: [CInt]) throws(BlockError) {
     descriptor = epoll_create1(CInt(EPOLL_CLOEXEC))
     guard descriptor >= 0 else { throw .system(call: "epoll_create1", path: "", code: pv_errno()) }
     for member in members where member >= 0 {

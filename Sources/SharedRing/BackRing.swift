@@ -64,6 +64,14 @@ public struct BackRing: ~Copyable {
     return min(waiting, room)
   }
 
+  /// Passes over requests that a former owner of this end had taken and not answered; the caller has them from elsewhere.
+  public mutating func passOver(_ count: UInt32) throws(RingViolation) {
+    let waiting = try unconsumedRequests()
+    precondition(waiting >= count, "more requests than the ring has")
+    consumed = consumed.advanced(by: count)
+    requestCursor = layout.requestCursor(consumed)
+  }
+
   /// Copies the next request into private memory, each byte fetched once, and consumes it (ring.h `RING_COPY_REQUEST`).
   @inlinable
   public mutating func copyRequest<Format: RingFormat>(into slot: inout RequestSlot<Format>) {

@@ -28,7 +28,8 @@ public import XenWire
   @usableFromInline let responseConsumer: SharedWord<UInt32>
   @usableFromInline let requests: SharedRegion
   @usableFromInline let responses: SharedRegion
-  @usableFromInline let requestStride: Int
+  /// Bytes from one request to the next.
+  public let requestStride: Int
   @usableFromInline let responseStride: Int
   @usableFromInline let responseSize: Int
   @usableFromInline let responseProtectionOffset: Int

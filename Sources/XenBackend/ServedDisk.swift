@@ -4,6 +4,7 @@ import BlockBack
 import BlockIO
 import DiskImages
 import GuestMemory
+import PVMachine
 import SharedRing
 import XenBus
 import XenHypervisor
@@ -11,39 +12,54 @@ import XenPlatform
 import XenStore
 import XenWire
 
+/// What all disks of a service share.
+struct DiskSurroundings<Platform: HostPlatform>: Sendable {
+  let platform: Platform
+  let store: RemoteStore
+  let knobs: BackendKnobs
+  let notes: NotesFolder
+  let log: @Sendable (String) -> Void
+  /// Says that the service's thread should look.
+  let wake: @Sendable () -> Void
+  /// Leaves work for the service's thread.
+  let enqueue: @Sendable (@escaping @Sendable () -> Void) -> Void
+}
+
 /// One guest's disk: its folder, its image and its queues.
 ///
 /// **Assumptions.** One thread, the service's own, calls it; the queues have threads of their own.
-final class ServedDisk {
+final class ServedDisk<Platform: HostPlatform> {
   /// Where the backend's folder is.
   let path: StorePath
-  private let device: BackendDevice<XenPlatform>
-  private let image: RawImage
-  private let log: (String) -> Void
-  private var threads: [QueueThread<RawImageQueue>] = []
-  private var counters: [CounterTable] = []
+  /// The guest's domain.
+  let domain: DomainID
+  let surroundings: DiskSurroundings<Platform>
+  let device: BackendDevice<Platform>
+  let image: RawImage
+  var threads: [QueueThread<Platform, RawImageQueue>] = []
+  var counters: [CounterTable] = []
+  /// Sectors that the guest has been told of; nil while it is not connected.
+  var announcedSectors: UInt64?
   /// The device is gone or was given up: the service may forget it.
   private(set) var isOver = false
 
   /// Opens the image that the folder names, and makes the offer to the guest.
-  init(
-    _ path: StorePath, host: XenHost, store: RemoteStore, knobs: BackendKnobs, log: @escaping (String) -> Void,
-    wake: @escaping @Sendable () -> Void
-  ) throws(HandshakeFailure) {
+  init(_ path: StorePath, in surroundings: DiskSurroundings<Platform>) throws(HandshakeFailure) {
     self.path = path
-    self.log = log
-    let folder = DeviceFolder(store: store.share(), path: path)
-    device = BackendDevice(platform: XenPlatform(host), folder: folder, knobs: knobs)
+    self.surroundings = surroundings
+    let folder = DeviceFolder(store: surroundings.store.share(), path: path)
+    domain = try Self.frontendDomain(of: folder)
+    device = BackendDevice(platform: surroundings.platform, folder: folder, knobs: surroundings.knobs)
     guard let params = folder.read(BackendKey.params), params.hasPrefix("/") else {
       throw HandshakeFailure("\(path)/params names no image by its whole path")
     }
     let isReadOnly = !folder.value(BackendKey.mode).contains("w")
     var options = ImageOptions(access: isReadOnly ? .readOnly : .readWrite)
-    options.queueCount = max(1, knobs.maxQueues)
+    options.queueCount = max(1, surroundings.knobs.maxQueues)
     do throws(BlockError) { image = try RawImage.open(path: params, options: options) } catch {
       throw HandshakeFailure(error.sentence, code: 5)
     }
-    folder.store.onEvents(wake)
+    folder.store.onEvents(surroundings.wake)
     do throws(HandshakeFailure) { try device.probe() } catch {
       try? image.close()
       throw error
@@ -55,7 +71,28 @@ final class ServedDisk {
     for event in device.lookAtFrontend() { handle(event) }
   }
 
-  private func say(_ what: String) { log("\(path): \(what)") }
+  /// The guest's number, from a folder whose path and nodes agree: a slip of a toolstack must not show one guest's disk to
+  /// another.
+  private static func frontendDomain(of folder: DeviceFolder) throws(HandshakeFailure) -> DomainID {
+    guard let number = folder.read(BackendKey.frontendID), number < 0x7FF0 else {
+      throw HandshakeFailure("\(folder.path)/frontend-id is no domain's number")
+    }
+    let domain = DomainID(rawValue: UInt16(number))
+    let parts = folder.path.string.split(separator: "/")
+    guard parts.count >= 2, parts[parts.count - 2] == "\(number)" else {
+      throw HandshakeFailure("\(folder.path)/frontend-id is \(number), which is not the domain in the path")
+    }
+    let home = StorePath.home(of: domain).string + "/"
+    guard let frontend = folder.read(BackendKey.frontend), StorePath(frontend) != nil, frontend.hasPrefix(home) else {
+      throw HandshakeFailure("\(folder.path)/frontend names no folder of domain \(number)")
+    }
+    return domain
+  }
+
+  func say(_ what: String) { surroundings.log("\(path): \(what)") }
+
+  /// Queues that serve the guest.
+  var queueCount: Int { threads.count }
 
   /// Handles what the guest has said since the last call.
   func handleWatches() {
@@ -72,7 +109,7 @@ final class ServedDisk {
     say(why)
   }
 
-  private func handle(_ event: BackendDevice<XenPlatform>.Event) {
+  private func handle(_ event: BackendDevice<Platform>.Event) {
     switch event {
     case .frontendReady: connect()
     case .frontendClosing: say("closing")
@@ -80,17 +117,31 @@ final class ServedDisk {
       stopQueues()
       device.finishClosing()
       if isOnline { say("closed") } else { drop("detached") }
-    case .frontendGone: drop("the guest is gone")
+    case .frontendGone:
+      drop("the guest is gone")
+      removeFolders()
     case .failed(let sentence): drop(sentence)
     }
+  }
+
+  /// Nobody else clears up after a guest that is no more: its toolstack knows nothing of disks of this kind.
+  private func removeFolders() {
+    let parts = path.string.split(separator: "/")
+    guard parts.count >= 3, let device = parts.last.flatMap({ VirtualDevice(String($0)) }) else { return }
+    var definition = DiskDefinition(frontend: domain, device: device, params: "", type: "file")
+    definition.backend = surroundings.store.domain
+    definition.backendKind = String(parts[parts.count - 3])
+    try? definition.remove(from: surroundings.store)
   }
 
   private func connect() {
     stopQueues()
     do throws(HandshakeFailure) {
       let negotiation = try device.connectRings()
-      for index in negotiation.links.indices { try startQueue(index, negotiation) }
-      try device.announce(image.geometry)
+      try startQueues(negotiation)
+      let geometry = image.geometry
+      try device.announce(geometry)
+      announcedSectors = geometry.sectorCount
       let pages = (negotiation.links.first?.ring.region.byteCount ?? 0) / PageGeometry.pageSize
       say(
         "connected, queues: \(negotiation.links.count), pages in each ring: \(pages)"
@@ -102,46 +153,22 @@ final class ServedDisk {
     }
   }
 
-  private func startQueue(_ index: Int, _ negotiation: Negotiation<XenPlatform>) throws(HandshakeFailure) {
-    let link = negotiation.links[index]
-    let platform = negotiation.links.isEmpty ? device.platform : device.platform.specialised(for: link.port)
-    let ring: BackRing
-    do throws(RingViolation) {
-      ring = try BackRing(attachingTo: link.ring.region, RingGeometry(negotiation.plan))
-    } catch { throw HandshakeFailure("the ring is not sane (\(error))") }
-    do {
-      let cache = try PersistentGrantCache(knobs: device.knobs)
-      let table = try CounterTable(count: QueueCounter.allCases.count)
-      let queue = try image.makeQueue(
-        index, buffers: BufferDemand(count: Int(ring.layout.slotCount), byteCount: 0))
-      var connection = BackConnection(
-        platform: platform, peer: negotiation.peer, port: link.port, ringPages: link.ring, plan: negotiation.plan,
-        abilities: device.abilities(for: image.geometry, isPersistent: negotiation.isPersistent),
-        policy: device.knobs.notify)
-      connection.maxBufferPages = device.knobs.maxBufferPages
-      connection.bufferSqueezeMilliseconds = device.knobs.bufferSqueezeMilliseconds
-      counters.append(table)
-      threads.append(
-        QueueThread(
-          queue: BackQueue(
-            connection: connection, ring: ring, cache: cache, image: queue, geometry: image.geometry,
-            counters: table.writer), platform: platform, port: link.port))
-    } catch { throw HandshakeFailure("no room for a queue (\(error))", code: 12) }
-  }
-
-  private func stopQueues() {
-    for thread in threads { thread.stop() }
-    if let requests = totals() { say(requests) }
-    threads = []
-    counters = []
-  }
-
-  /// What was served, in a line.
-  private func totals() -> String? {
-    guard !counters.isEmpty else { return nil }
-    let sums = QueueCounter.allCases.map { counter in
-      "\(counter) \(counters.reduce(0) { $0 + $1[counter.rawValue] })"
+  /// Looks at the image's size and tells the guest of a new one: first the queues, which must take what the guest may ask.
+  func followImage() {
+    guard let announced = announcedSectors else { return }
+    do throws(BlockError) { _ = try image.refreshGeometry() } catch { return say(error.sentence) }
+    let sectors = image.geometry.sectorCount
+    guard sectors != announced, sectors > 0 else { return }
+    for thread in threads {
+      let gate = DispatchGate()
+      thread.mailbox.post { queue in
+        queue.resize(to: sectors)
+        gate.open()
+      }
+      gate.wait()
     }
-    return "served: " + sums.joined(separator: ", ")
+    do throws(HandshakeFailure) { try device.announceCapacity(sectors) } catch { return say(error.sentence) }
+    announcedSectors = sectors
+    say("resized to \(sectors) sectors")
   }
 }

@@ -38,6 +38,9 @@ extension PlatformClock {
 /// Conformers are concrete types that the hot path is specialised for: the emulated hypervisor here, libxengnttab and
 /// libxenevtchn on a real Xen.
 public protocol BackendPlatform: PlatformClock {
+  /// Whether frontends live on when this process dies, and find the next one on the same ring: then a queue notes what it has
+  /// taken where the next process finds it. A constant, so that nobody else pays for it.
+  static var outlivesProcess: Bool { get }
   /// Maps each reference of `granter`; every element of `results` is written. Pages whose frames are adjacent in the
   /// granter's memory come out at adjacent addresses. A failed element leaves the others mapped.
   func map(
@@ -64,6 +67,8 @@ public protocol BackendPlatform: PlatformClock {
 }
 
 extension BackendPlatform {
+  /// Domains in this process die with it.
+  @inlinable public static var outlivesProcess: Bool { false }
   /// Where somebody else keeps the pages, as a real Xen's libraries do, there is nothing to give up.
   public func takeBufferPages(_ count: Int) -> Bool { true }
   /// Nothing was given up.
@@ -92,6 +97,8 @@ public protocol FrontendPlatform: PlatformClock {
   func freePages(_ pages: GuestPages)
   /// Takes `count` free references; all or nothing (`.noSpace`).
   func allocateReferences(_ count: Int) throws(GrantStatus) -> [GrantReference]
+  /// Takes a reference for each of the pages, which stay granted for as long as they are used; all or nothing.
+  func allocateReferences(for pages: GuestPages) throws(GrantStatus) -> [GrantReference]
   /// Gives references back; access to them must have ended.
   func freeReferences(_ references: [GrantReference])
   /// Lets `domain` map the page: domid and frame first, then a barrier, then the flags.
@@ -106,6 +113,13 @@ public protocol FrontendPlatform: PlatformClock {
   func close(_ port: EventPort)
   /// Signals the port's peer.
   func notify(_ port: EventPort)
+}
+
+extension FrontendPlatform {
+  /// Where references and pages have nothing to do with each other, any will do.
+  public func allocateReferences(for pages: GuestPages) throws(GrantStatus) -> [GrantReference] {
+    try allocateReferences(pages.count)
+  }
 }
 
 /// Adjacent pages of a domain's own memory.

@@ -5,7 +5,7 @@ import CXen
 import GuestMemory
 import Synchronization
 import XenHypervisor
-import XenWire
+public import XenWire
 
 /// Why a real Xen cannot be used from here.
 public enum XenHostError: Error, Equatable, Sendable, CustomStringConvertible {
@@ -21,121 +21,123 @@ public enum XenHostError: Error, Equatable, Sendable, CustomStringConvertible {
       "\(what): install Xen's libraries (Debian: apt-get install libxengnttab1 libxenevtchn1)"
     case .device(let path, let code):
       "\(path) cannot be opened (error \(code)): run this as root in a domain of a Xen host, with the modules "
-        + "xen-gntdev and xen-evtchn loaded"
+        + "xen-evtchn and xen-gntdev (for a backend) or xen-gntalloc (for a frontend) loaded"
     }
   }
 }
 
 /// A real Xen under this process: libxengnttab and libxenevtchn, found when the program runs.
 ///
-/// It keeps what the libraries leave to their callers: which address a grant handle stands for, and which of the process's
-/// event-channel descriptors a port belongs to. Each port has a descriptor of its own, so that each queue's thread sleeps on
-/// what concerns it. When the process dies the kernel unmaps and closes everything.
+/// It keeps what the libraries leave to their callers: which address a grant handle stands for, and how many pages of each
+/// domain are mapped. When the process dies the kernel unmaps and closes everything.
 public final class XenHost: Sendable {
   /// One mapped page, or one ring.
   struct Mapping {
     var address: UInt = 0
     var count: UInt32 = 0
+    var domain = DomainID.control
   }
 
-  private struct Mappings {
+  struct Mappings {
     var entries: [Mapping] = []
     var free: [UInt32] = []
+    /// Pages of each domain; domains without any are not in it.
+    var pages: [DomainID: Int] = [:]
   }
 
-  /// A handle of a C library, which is safe to use from any thread.
-  @safe struct Handle: @unchecked Sendable {
-    // SAFETY: the libraries' calls on one handle are single system calls on its descriptor.
-    let pointer: UnsafeMutableRawPointer
-  }
-
-  private let grants: Handle
+  private let grants: XenHandle
+  /// Pages of one domain that may be mapped at once.
+  private let pagesOfDomain: Int
   private let mappings = Mutex(Mappings())
-  private let channels = Mutex<[EventPort: Handle]>([:])
+  let channels: XenChannels
 
   /// Opens Xen's libraries and devices.
-  public init() throws(XenHostError) {
+  /// - Parameter pagesOfDomain: how many pages of one domain may be mapped at once; what goes beyond is refused, as a domain
+  ///   could otherwise use up what all share.
+  public init(pagesOfDomain: Int = .max) throws(XenHostError) {
+    self.pagesOfDomain = pagesOfDomain
     if let complaint = unsafe pv_xen_load() { throw unsafe .library(String(cString: complaint)) }
     guard let pointer = unsafe pv_xen_grants_open() else { throw .device("/dev/xen/gntdev", code: pv_errno()) }
-    grants = unsafe Handle(pointer: pointer)
-    guard let probe = unsafe pv_xen_events_open() else {
-      let code = pv_errno()
+    grants = unsafe XenHandle(pointer: pointer)
+    do throws(XenHostError) { channels = try XenChannels() } catch {
       unsafe pv_xen_grants_close(pointer)
-      throw .device("/dev/xen/evtchn", code: code)
+      throw error
     }
-    unsafe pv_xen_events_close(probe)
   }
 
-  deinit {
-    for channel in channels.withLock({ Array($0.values) }) { unsafe pv_xen_events_close(channel.pointer) }
-    unsafe pv_xen_grants_close(grants.pointer)
-  }
+  deinit { unsafe pv_xen_grants_close(grants.pointer) }
 
   /// The number of mappings that are not undone.
   public var mappingCount: Int { mappings.withLock { $0.entries.count - $0.free.count } }
   /// The number of open ports.
-  public var portCount: Int { channels.withLock { $0.count } }
+  public var portCount: Int { channels.count }
 
   // MARK: Grants
 
-  /// Maps pages one behind the other; nil when Xen refuses one of them.
+  /// Maps pages one behind the other; nil when Xen refuses one of them, or when the domain has too many mapped already.
   func map(_ references: Span<GrantReference>, of domain: DomainID, writable: Bool) -> (GrantHandle, UInt)? {
-    let numbers = (0..<references.count).map { references[$0].rawValue }
-    // SAFETY: the address and the count are those of the array, which the call only reads.
-    let address = unsafe numbers.withUnsafeBufferPointer { buffer -> UInt in
-      guard let base = buffer.baseAddress else { return 0 }
+    let count = references.count
+    guard count > 0, mappings.withLock({ $0.reserve(count, of: domain, limit: pagesOfDomain) }) else { return nil }
+    // SAFETY: a reference is its 32-bit number; the call only reads `count` of them.
+    let address = unsafe references.withUnsafeBytes { bytes -> UInt in
+      guard let base = bytes.baseAddress else { return 0 }
       return UInt(
         bitPattern: unsafe pv_xen_map(
-          grants.pointer, UInt32(buffer.count), UInt32(domain.rawValue), base, writable ? 1 : 0))
+          grants.pointer, UInt32(count), UInt32(domain.rawValue), base.assumingMemoryBound(to: UInt32.self),
+          writable ? 1 : 0))
     }
-    guard address != 0 else { return nil }
     return mappings.withLock { mappings in
-      let mapping = Mapping(address: address, count: UInt32(references.count))
-      if let number = mappings.free.popLast() {
-        mappings.entries[Int(number)] = mapping
-        return (GrantHandle(rawValue: number), address)
+      guard address != 0 else {
+        mappings.release(count, of: domain)
+        return nil
       }
-      mappings.entries.append(mapping)
-      return (GrantHandle(rawValue: UInt32(mappings.entries.count - 1)), address)
+      return (mappings.insert(Mapping(address: address, count: UInt32(count), domain: domain)), address)
     }
   }
 
   /// Undoes a mapping; false when the handle stands for none.
   func unmap(_ handle: GrantHandle) -> Bool {
-    let mapping = mappings.withLock { mappings -> Mapping? in
-      let index = Int(handle.rawValue)
-      guard index < mappings.entries.count, mappings.entries[index].count > 0 else { return nil }
-      defer {
-        mappings.entries[index] = Mapping()
-        mappings.free.append(handle.rawValue)
-      }
-      return mappings.entries[index]
-    }
-    guard let mapping, let pointer = unsafe UnsafeMutableRawPointer(bitPattern: mapping.address) else { return false }
+    guard let mapping = mappings.withLock({ $0.remove(handle) }),
+      let pointer = unsafe UnsafeMutableRawPointer(bitPattern: mapping.address)
+    else { return false }
     return unsafe pv_xen_unmap(grants.pointer, pointer, mapping.count) == 0
   }
 
-  // MARK: Event channels
+  /// Pages of a domain that are mapped.
+  public func pageCount(of domain: DomainID) -> Int { mappings.withLock { $0.pages[domain] ?? 0 } }
+}
 
-  /// Binds a local port, with a descriptor of its own, to a peer's unbound one.
-  func bind(_ domain: DomainID, _ port: EventPort) throws(EventChannelError) -> EventPort {
-    guard let handle = unsafe pv_xen_events_open() else { throw .noSpace }
-    let local = unsafe pv_xen_bind_interdomain(handle, UInt32(domain.rawValue), port.rawValue)
-    guard local > 0 else {
-      let code = pv_errno()
-      unsafe pv_xen_events_close(handle)
-      throw EventChannelError(rawValue: -code) ?? .invalid
+extension XenHost.Mappings {
+  /// Counts pages as mapped before they are; false when that would be too many.
+  mutating func reserve(_ count: Int, of domain: DomainID, limit: Int) -> Bool {
+    let mapped = pages[domain] ?? 0
+    guard count <= limit - mapped else { return false }
+    pages[domain] = mapped + count
+    return true
+  }
+
+  mutating func release(_ count: Int, of domain: DomainID) {
+    let rest = (pages[domain] ?? 0) - count
+    pages[domain] = rest > 0 ? rest : nil
+  }
+
+  mutating func insert(_ mapping: XenHost.Mapping) -> GrantHandle {
+    if let number = free.popLast() {
+      entries[Int(number)] = mapping
+      return GrantHandle(rawValue: number)
     }
-    let bound = EventPort(rawValue: UInt32(local))
-    let channel = unsafe Handle(pointer: handle)
-    channels.withLock { $0[bound] = channel }
-    return bound
+    entries.append(mapping)
+    return GrantHandle(rawValue: UInt32(entries.count - 1))
   }
 
-  func close(_ port: EventPort) {
-    guard let channel = channels.withLock({ $0.removeValue(forKey: port) }) else { return }
-    unsafe pv_xen_events_close(channel.pointer)
+  /// Takes a mapping out; nil when the handle stands for none.
+  mutating func remove(_ handle: GrantHandle) -> XenHost.Mapping? {
+    let index = Int(handle.rawValue)
+    guard index < entries.count, entries[index].count > 0 else { return nil }
+    let mapping = entries[index]
+    entries[index] = XenHost.Mapping()
+    free.append(handle.rawValue)
+    release(Int(mapping.count), of: mapping.domain)
+    return mapping
   }
-
-  func channel(of port: EventPort) -> Handle? { channels.withLock { $0[port] } }
 }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 
-import CXen
 import GuestMemory
 public import XenHypervisor
 public import XenWire
 
 /// A real Xen, as BlockBack wants it.
-public struct XenPlatform: BackendPlatform, Sendable {
+public struct XenPlatform: HostPlatform {
+  /// Guests are other machines: they wait for the next process.
+  @inlinable public static var outlivesProcess: Bool { true }
   /// The libraries and what they keep.
   public let host: XenHost
   /// The port that notifications go to without a look into a table, and its handle.
-  private let fast: (port: EventPort, channel: XenHost.Handle)?
+  private let fast: (port: EventPort, channel: XenHandle)?
 
   /// Looks at a host from the domain that this process runs in.
   public init(_ host: XenHost) {
@@ -18,14 +19,14 @@ public struct XenPlatform: BackendPlatform, Sendable {
     fast = nil
   }
 
-  private init(_ host: XenHost, fast: (EventPort, XenHost.Handle)) {
+  private init(_ host: XenHost, fast: (EventPort, XenHandle)) {
     self.host = host
     self.fast = fast
   }
 
   /// The same platform for the queue of one port, whose notifications then take no lock.
   public func specialised(for port: EventPort) -> XenPlatform {
-    guard let channel = host.channel(of: port) else { return self }
+    guard let channel = host.channels[port] else { return self }
     return XenPlatform(host, fast: (port, channel))
   }
 
@@ -71,34 +72,25 @@ public struct XenPlatform: BackendPlatform, Sendable {
 
   /// Binds a local port to the peer's unbound one.
   public func bindInterdomain(remote: DomainID, port: EventPort) throws(EventChannelError) -> EventPort {
-    try host.bind(remote, port)
+    try host.channels.bind(remote, port)
   }
 
   /// Closes a local port.
-  public func close(_ port: EventPort) { host.close(port) }
+  public func close(_ port: EventPort) { host.channels.close(port) }
 
   /// Signals the port's peer.
-  public func notify(_ port: EventPort) {
-    if let fast, fast.port == port {
-      _ = unsafe pv_xen_notify(fast.channel.pointer, port.rawValue)
-    } else if let channel = host.channel(of: port) {
-      _ = unsafe pv_xen_notify(channel.pointer, port.rawValue)
-    }
+  public func notify(_ port: EventPort) { channel(of: port)?.notify(port) }
+
+  private func channel(of port: EventPort) -> XenHandle? {
+    if let fast, fast.port == port { return fast.channel }
+    return host.channels[port]
   }
 
   // MARK: Waiting
 
   /// Readable when the port's peer has signalled; -1 for a port that is not open.
-  public func waitDescriptor(of port: EventPort) -> Int32 {
-    guard let channel = host.channel(of: port) else { return -1 }
-    return unsafe pv_xen_events_descriptor(channel.pointer)
-  }
+  public func waitDescriptor(of port: EventPort) -> Int32 { channel(of: port)?.descriptor ?? -1 }
 
   /// Takes the signals of a port, and lets new ones come.
-  public func takeEvents(of port: EventPort) {
-    guard let channel = fast?.channel ?? host.channel(of: port) else { return }
-    while case let pending = unsafe pv_xen_pending(channel.pointer), pending > 0 {
-      _ = unsafe pv_xen_unmask(channel.pointer, UInt32(pending))
-    }
-  }
+  public func takeEvents(of port: EventPort) { channel(of: port)?.takeEvents() }
 }

@@ -33,6 +33,17 @@ public final class RemoteStore: StoreHandle {
     listen(on: descriptor)
   }
 
+  /// Opens the device by which a guest's kernel shares its connection, asks who the guest is, and listens for events.
+  public convenience init(device path: String) throws(StoreClientError) {
+    let transport = try StoreDeviceTransport(path: path)
+    let descriptor = transport.descriptor
+    let client = StoreClient(over: transport)
+    let text = String(decoding: try client.readBytes("domid"), as: UTF8.self)
+    guard let number = UInt16(text) else { throw .protocolViolation }
+    self.init(client, domain: DomainID(rawValue: number))
+    listen(on: descriptor)
+  }
+
   private init(line: StoreLine) {
     self.line = line
     number = line.addShare()

@@ -76,6 +76,54 @@ public struct StoreSocketTransport: StoreTransport {
   public mutating func close() { _ = Glibc.close(descriptor) }
 }
 
+/// Carries a client's bytes through the device by which a real Xen's kernel shares its own connection, in a guest for instance:
+/// `/dev/xen/xenbus`.
+public struct StoreDeviceTransport: StoreTransport {
+  /// The device, for whoever wants to wait for events together with other things.
+  public let descriptor: Int32
+  private var input = ByteQueue()
+
+  /// Opens the device.
+  public init(path: String) throws(StoreClientError) {
+    descriptor = unsafe pv_open(path, O_RDWR | O_CLOEXEC, 0)
+    guard descriptor >= 0 else { throw .system(SystemError("open")) }
+  }
+
+  /// Sends all bytes; the kernel takes a message when it is whole.
+  public mutating func send(_ bytes: [UInt8]) throws(StoreClientError) {
+    var sent = 0
+    while sent < bytes.count {
+      // SAFETY: the address and the count are those of the array's own bytes.
+      let count = unsafe bytes.withUnsafeBytes { buffer in
+        unsafe write(descriptor, buffer.baseAddress.map { unsafe $0 + sent }, buffer.count - sent)
+      }
+      guard count > 0 || errno == EINTR else { throw .system(SystemError("write")) }
+      sent += max(count, 0)
+    }
+  }
+
+  /// Waits for bytes.
+  public mutating func receive(milliseconds: Int32?) throws(StoreClientError) -> [UInt8]? {
+    if let milliseconds {
+      var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+      // SAFETY: the address is of one local entry.
+      guard unsafe poll(&entry, 1, milliseconds) > 0 else { return nil }
+    }
+    while true {
+      let count = input.fill(from: descriptor, limit: 16_384)
+      if count == 0 { throw .disconnected }
+      if count > 0 {
+        defer { input.removeFirst(count) }
+        return Array(input.bytes)
+      }
+      guard errno == EINTR else { throw .system(SystemError("read")) }
+    }
+  }
+
+  /// Closes the device.
+  public mutating func close() { _ = Glibc.close(descriptor) }
+}
+
 /// Carries a guest's bytes through a ring page.
 ///
 /// The event channel is the caller's: `notify` signals the store, `wait` sleeps until the store signals or the given

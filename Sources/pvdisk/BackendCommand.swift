@@ -63,6 +63,18 @@ struct BackendServe: ParsableCommand {
   @Flag(inversion: .prefixedNo, help: "Keep guests' pages mapped between requests.")
   var persistent = true
 
+  @Option(help: ArgumentHelp("The most disks of one guest.", valueName: "N"))
+  var guestDisks = 32
+  @Option(help: ArgumentHelp("The most queues of all disks of one guest together.", valueName: "N"))
+  var guestQueues = 64
+  @Option(help: ArgumentHelp("The most pages of one guest that are mapped at once.", valueName: "N"))
+  var guestPages = 65536
+  @Option(
+    help: ArgumentHelp(
+      "Where queues note what they have taken and not answered, for a backend that is started after this one was killed.",
+      valueName: "folder"))
+  var notes = "/run/pvdisk"
+
   @Flag(help: "Return when disks can be made, and serve in the background.")
   var daemonize = false
   @Option(
@@ -78,39 +90,71 @@ struct BackendServe: ParsableCommand {
     guard (0...256).contains(indirectSegments) else {
       throw ValidationError("--indirect-segments must be 0 to 256, not \(indirectSegments)")
     }
+    for (name, value) in [("disks", guestDisks), ("queues", guestQueues), ("pages", guestPages)] where value < 1 {
+      throw ValidationError("--guest-\(name) must be at least 1, not \(value)")
+    }
+  }
+
+  private var settings: BackendService<XenPlatform>.Settings {
+    var settings = BackendService<XenPlatform>.Settings()
+    settings.kind = address.kind
+    settings.knobs.maxQueues = queues
+    settings.knobs.maxRingPageOrder = ringPages.trailingZeroBitCount
+    settings.knobs.maxIndirectSegments = indirectSegments
+    settings.knobs.featurePersistent = persistent
+    settings.limits.disks = guestDisks
+    settings.limits.queues = guestQueues
+    return settings
   }
 
   func run() throws {
-    var knobs = BackendKnobs()
-    knobs.maxQueues = queues
-    knobs.maxRingPageOrder = ringPages.trailingZeroBitCount
-    knobs.maxIndirectSegments = indirectSegments
-    knobs.featurePersistent = persistent
     if let pidFile { try PIDFile.check(path: pidFile) }
     let ready = daemonize ? pv_daemonize_begin() : -1
     if daemonize, ready < 0 { throw Refusal("cannot go to the background: \(Refusal.reason)") }
     DaemonSignals.block()
     let host: XenHost
-    do { host = try XenHost() } catch { throw Refusal("\(error)") }
-    let service = BackendService(host: host, store: try address.connect(), kind: address.kind, knobs: knobs) { line in
-      say("pvdisk: \(line)")
+    do { host = try XenHost(pagesOfDomain: guestPages) } catch { throw Refusal("\(error)") }
+    let folder: NotesFolder
+    do { folder = try NotesFolder(path: notes) } catch {
+      throw Refusal("cannot use the folder \(notes) (\(error)); name another one with --notes, best in memory")
     }
+    let service = BackendService(
+      platform: XenPlatform(host), store: try address.connect(), settings: settings, notes: folder
+    ) { line in say("pvdisk: \(line)") }
+    let notifier = ServiceNotifier()
     Background.start {
       while DaemonSignals.wait() == SIGHUP {}
+      notifier?.stopping()
       service.stop()
     }
+    let pid = try serve(service, notifier) { if ready >= 0 { pv_daemonize_end(ready) } }
+    pid?.remove()
+    say("pvdisk: ended; \(host.mappingCount) pages and \(host.portCount) ports left")
+  }
+
+  /// Serves until the end, and tells the service manager, where there is one.
+  private func serve(
+    _ service: BackendService<XenPlatform>, _ notifier: ServiceNotifier?, onReady: () -> Void
+  ) throws -> PIDFile? {
     var pid: PIDFile?
+    var known = 0
+    func status(_ disks: Int) -> String { "serving \(disks) disk\(disks == 1 ? "" : "s")" }
     do {
-      try service.run {
+      try service.run { disks in
+        known = disks
         pid = pidFile.flatMap { try? PIDFile(path: $0) }
-        if ready >= 0 { pv_daemonize_end(ready) }
+        onReady()
+        notifier?.ready(status(disks))
+      } onTurn: { disks in
+        if notifier?.watchdogMilliseconds != nil { notifier?.alive() }
+        if disks != known { notifier?.status(status(disks)) }
+        known = disks
       }
     } catch {
       pid?.remove()
       throw Refusal("the XenStore went away (\(error.wireName)); start again when it is back")
     }
-    pid?.remove()
-    say("pvdisk: ended; \(host.mappingCount) pages and \(host.portCount) ports left")
+    return pid
   }
 }
 

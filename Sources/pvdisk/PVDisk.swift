@@ -20,7 +20,7 @@ struct PVDisk: ParsableCommand {
       SuspendCommand.self, ResumeCommand.self, EjectCommand.self, InsertCommand.self, RunCommand.self,
       CreateCommand.self, StatusCommand.self, TraceCommand.self,
       DoctorCommand.self, BenchCommand.self, LayoutCommand.self, LabCommand.self, XenStoredCommand.self,
-      XenStoreCommand.self, BackendCommand.self,
+      XenStoreCommand.self, BackendCommand.self, FrontendCommand.self,
     ])
 
   static func main() {

@@ -6,6 +6,9 @@ public import XenWire
 
 /// A domain's view of a real hypervisor, with a clock that the test moves and with a record of what was asked.
 public final class PeerPlatform: BackendPlatform, FrontendPlatform, Sendable {
+  /// A guest outlives the backend's process, as on a real Xen.
+  public static var outlivesProcess: Bool { true }
+
   /// What was asked of the hypervisor.
   public struct Calls: Equatable, Sendable {
     /// Batches of mappings: how many references each, and whether for writing.

@@ -36,6 +36,8 @@ public final class ScriptedFrontend<ABI: RingFormat> {
     public var mapping = MappingStrategy.remap
     /// Bugs of the backend.
     public var faults = RingFaults()
+    /// Whether the backend notes what it has taken, so that ``ScriptedFrontend/restartBackend()`` works.
+    public var isRestartable = false
     /// Pages that the backend's domain can give up for foreign ones to stand in.
     public var bufferPages = Int.max
 
@@ -62,6 +64,10 @@ public final class ScriptedFrontend<ABI: RingFormat> {
   public var produced: UInt32
   /// The index of the next response to read.
   public var consumed: UInt32
+  private let setup: Setup
+  private let plan: RingPlan
+  private let remotePort: EventPort
+  private let notes: MappedMemory
   private let ringPages: GuestPages
   private let ringReferences: [GrantReference]
   private var pages: [GrantedPage] = []
@@ -84,22 +90,41 @@ public final class ScriptedFrontend<ABI: RingFormat> {
       let frame = FrameNumber(rawValue: ringPages.firstFrame.rawValue + UInt64(index))
       machine.guest.grantAccess(reference, to: .control, frame: frame, isReadOnly: false)
     }
-    let remote = try machine.guest.allocateUnbound(remote: .control)
-    let port = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remote)
-    let mapping = try machine.control.mapContiguously(ringReferences, of: PeerMachine.guestID)
+    remotePort = try machine.guest.allocateUnbound(remote: .control)
     counters = try CounterTable(count: QueueCounter.allCases.count)
+    self.setup = setup
+    self.plan = plan
+    let slots = Int(RingGeometry(plan).depth)
+    let stride = RingLayout(region: ringPages.region, geometry: geometry).requestStride
+    notes = try MappedMemory(anonymousByteCount: TakenRequests.byteCount(slots: slots, stride: stride))
+    try startBackend()
+  }
+
+  private func startBackend() throws {
+    let port = try machine.control.bindInterdomain(remote: PeerMachine.guestID, port: remotePort)
+    let mapping = try machine.control.mapContiguously(ringReferences, of: PeerMachine.guestID)
     var connection = BackConnection(
       platform: machine.control, peer: PeerMachine.guestID, port: port, ringPages: mapping, plan: plan,
       abilities: setup.abilities, policy: setup.policy)
     connection.maxBufferPages = setup.knobs.maxBufferPages
     connection.bufferSqueezeMilliseconds = setup.knobs.bufferSqueezeMilliseconds
-    let attached = try BackRing(attachingTo: mapping.region, geometry)
+    if setup.isRestartable { connection.taken = (notes.region, 1) }
+    let attached = try BackRing(attachingTo: mapping.region, RingGeometry(plan))
     let cache = try PersistentGrantCache(knobs: setup.knobs)
     let image = try disk.makeQueue(0, buffers: BufferDemand(count: Int(ring.slotCount), byteCount: 0))
     back = Back(
       connection: connection, ring: attached, cache: cache, image: image, geometry: setup.geometry,
       counters: counters.writer)
     back?.plant(setup.faults)
+  }
+
+  /// Lets the backend die with all that it has in hand, and starts another one on the same ring.
+  /// - Returns: how many requests the new one took up from the old one's notes.
+  @discardableResult
+  public func restartBackend() throws -> Int {
+    back = nil
+    try startBackend()
+    return back?.takeUp() ?? 0
   }
 
   /// The backend goes before the counters that it writes to.

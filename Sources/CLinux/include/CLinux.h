@@ -34,6 +34,10 @@ static inline void pv_cpu_relax(void) {
 /// A full barrier: earlier stores are seen before later loads are done.
 static inline void pv_full_barrier(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
+/// Keeps the compiler from moving memory accesses across: stores happen in program order as far as whoever looks after this
+/// thread was killed can see.
+static inline void pv_compiler_barrier(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+
 /// CLOCK_MONOTONIC in nanoseconds.
 static inline uint64_t pv_monotonic_nanoseconds(void) {
   struct timespec now;

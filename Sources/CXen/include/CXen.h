@@ -17,6 +17,15 @@ void *_Nullable pv_xen_map(
 /// Unmaps what one call of `pv_xen_map` mapped; 0 or -1 with errno.
 int pv_xen_unmap(void *_Nonnull handle, void *_Nonnull address, uint32_t count);
 
+/// A way to share pages with other domains (xengntshr_open); null with errno.
+void *_Nullable pv_xen_shares_open(void);
+void pv_xen_shares_close(void *_Nonnull handle);
+/// Takes `count` zeroed pages one behind the other, lets `domain` map and write them, and writes their references; null with
+/// errno.
+void *_Nullable pv_xen_share(void *_Nonnull handle, uint32_t domain, uint32_t count, uint32_t *_Nonnull references);
+/// Undoes one call of `pv_xen_share`; the kernel keeps a page that the other domain still maps until it lets go.
+int pv_xen_unshare(void *_Nonnull handle, void *_Nonnull address, uint32_t count);
+
 /// A way to event channels (xenevtchn_open); null with errno.
 void *_Nullable pv_xen_events_open(void);
 /// Closes all its channels too.
@@ -25,6 +34,8 @@ void pv_xen_events_close(void *_Nonnull handle);
 int pv_xen_events_descriptor(void *_Nonnull handle);
 /// The local port, or -1 with errno.
 int pv_xen_bind_interdomain(void *_Nonnull handle, uint32_t domain, uint32_t port);
+/// A local port that `domain` may bind to, or -1 with errno.
+int pv_xen_bind_unbound(void *_Nonnull handle, uint32_t domain);
 int pv_xen_notify(void *_Nonnull handle, uint32_t port);
 /// Takes a pending port, which is masked from then on; -1 when there is none.
 int pv_xen_pending(void *_Nonnull handle);
