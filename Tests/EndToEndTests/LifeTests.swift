@@ -74,6 +74,7 @@ struct LifeTests {
       pvdisk umount m; echo "end $?"
       """)
     #expect(outcome.output == "state 124\numount 0\nexec 0\nend 0\n", "\(outcome)")
+    #expect(outcome.errors.contains("is stopped; its disks are left out"), "\(outcome)")
     #expect(!scene.isMounted)
   }
 

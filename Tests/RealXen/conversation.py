@@ -35,6 +35,9 @@ EXPLANATIONS = {
     ("backend", "multi-queue-max-queues"): "8 or what `--queues` says; blkback says the number of dom0's CPUs",
     ("backend", "max-ring-page-order"): "what `--ring-pages` says",
     ("backend", "feature-max-indirect-segments"): "what `--indirect-segments` says",
+    ("backend", "discard-secure"): "on ext4 and tmpfs sectors are overwritten in place, so that a secure discard can be offered",
+    ("backend", "physical-sector-size"): "the block size of the file system that the image lies on",
+    ("backend", "online"): "xl detaches the disks of a guest that ends; the recording ends before",
     ("backend", "discard-granularity"): "what the image's file system says",
     ("backend", "state"): "a guest that powers off closes its disks; the recording ends before",
     ("frontend", "backend"): "the kind of the backend's folder is `pvdisk`, so that the kernel's blkback leaves the disk alone",
@@ -55,6 +58,7 @@ def recorded(name):
 
 def traced(trace, domain):
     """The writes about the guest's first disk, in order; a guest's own paths are relative."""
+    kernel = re.compile(rf"backend/\w+/{domain}/51712/\S+")  # dom0's kernel writes relative paths
     whole = re.compile(rf"/local/domain/(?:{domain}/device/vbd|0/backend/\w+/{domain})/51712/\S+")
     introduced, guests = None, {}
     for line in trace:
@@ -71,6 +75,8 @@ def traced(trace, domain):
             introduced = path
         elif whole.fullmatch(path):
             yield path, value.strip()
+        elif kernel.fullmatch(path):
+            yield f"/local/domain/0/{path}", value.strip()
         elif path.startswith("device/vbd/51712/") and guests.get(connection) == domain:
             yield f"/local/domain/{domain}/{path}", value.strip()
 
