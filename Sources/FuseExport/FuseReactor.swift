@@ -18,7 +18,7 @@ public import GuestMemory
 struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~Copyable {
   /// The number that marks a request which the reactor waits for on the spot.
   @inlinable static var ownTag: UInt64 { UInt64.max }
-  /// Sleeps in a row with one request each before the reactor counts on the next to be so, too.
+  /// Sleeps in a row without two requests at once before the reactor counts on the next to be so, too.
   @inlinable static var singlesBeforeTrust: Int { 4 }
   /// Writes next to one another that are taken before the device is asked to move.
   @inlinable static var neighbourLimit: Int { 16 }
@@ -51,10 +51,11 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   @usableFromInline var writeEnd = UInt64.max
   /// Bytes in the requests of the current batch.
   @usableFromInline var batchedBytes = 0
-  /// Sleeps in a row that were followed by exactly one request.
+  /// Sleeps in a row that were followed by requests, and never by two at once.
   @usableFromInline var singles = 0
-  /// Requests taken since the last sleep.
+  /// Requests taken since the last sleep, and the most of them in one batch.
   @usableFromInline var takenAwake = 0
+  @usableFromInline var mostAtOnce = 0
   @usableFromInline var isStopping = false
 
   @inlinable
@@ -100,6 +101,7 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
   mutating func takeBatch() -> Bool {
     let taken = takeRequests(takenAwake == 0 ? 1 : Transport.batchRequests)
     takenAwake &+= taken
+    mostAtOnce = max(mostAtOnce, taken)
     if taken > 0 || queue.inFlight > 0 { progress() }
     return taken < batchLimit || expectsSingles
   }
@@ -155,8 +157,9 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
       return progress()
     }
     guard deferred.count == 0 else { return transport.waitForDevice() }
-    singles = takenAwake == 1 ? singles &+ 1 : 0
+    singles = mostAtOnce == 1 ? singles &+ 1 : 0
     takenAwake = 0
+    mostAtOnce = 0
     if spinNanoseconds > 0 && spin() { return }
     let reason = transport.wait(expectsOne: singles >= Self.singlesBeforeTrust && queue.inFlight == 0)
     if reason.contains(.stop) { isStopping = true }
@@ -173,6 +176,7 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
     let end = pv_monotonic_nanoseconds() &+ spinNanoseconds
     repeat {
       takenAwake = takeRequests(1)
+      mostAtOnce = takenAwake
       if takenAwake > 0 || queue.inFlight > 0 { progress() }
       if takenAwake > 0 || isStopping { return true }
       pv_cpu_relax()
