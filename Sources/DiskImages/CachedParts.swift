@@ -8,9 +8,11 @@ public import Synchronization
 ///
 /// A part is 2 MiB, and a word of the table stands for it:
 ///
-///     0            look at the next read
-///     1...         so many reads until the next look
 ///     UInt32.max   all of it was there
+///     else         the pages that have been read from it since somebody looked
+///
+/// A look comes after a quarter of a part has been read: a page that is touched in the mapping for the first time costs a fault, which only
+/// pays where more reads follow.
 ///
 /// The kernel drops pages without telling. A copy from the mapping then waits for the device on the spot, which counts as a major
 /// fault of the thread; a queue that sees one forgets everything, and what is still there is found again. Words are read and
@@ -18,7 +20,7 @@ public import Synchronization
 @usableFromInline
 struct CachedParts: Sendable {
   @inlinable static var shift: UInt64 { 21 }
-  static var readsBetweenLooks: UInt32 { 256 }
+  static var pagesBetweenLooks: UInt32 { 128 }
 
   @usableFromInline let words: SharedRegion
   private let byteCount: UInt64
@@ -52,12 +54,17 @@ struct CachedParts: Sendable {
   @usableFromInline
   func noteRead(_ descriptor: CInt, _ offset: UInt64, byteCount count: UInt64) {
     guard count > 0, offset < byteCount, count <= byteCount &- offset else { return }
-    for part in offset >> Self.shift...(offset &+ count &- 1) >> Self.shift {
+    let end = offset &+ count
+    for part in offset >> Self.shift...(end &- 1) >> Self.shift {
       let word = word(part)
-      switch word.loadRelaxed() {
-      case .max: continue
-      case 0: word.storeRelaxed(isCached(part, descriptor) ? .max : Self.readsBetweenLooks)
-      case let left: word.storeRelaxed(left - 1)
+      let known = word.loadRelaxed()
+      if known == .max { continue }
+      let start = max(offset, part << Self.shift)
+      let pages = known &+ UInt32(PageGeometry.pages(for: Int(min(end, (part &+ 1) << Self.shift) &- start)))
+      if pages < Self.pagesBetweenLooks {
+        word.storeRelaxed(pages)
+      } else {
+        word.storeRelaxed(isCached(part, descriptor) ? .max : 0)
       }
     }
   }
@@ -68,9 +75,9 @@ struct CachedParts: Sendable {
     return pv_cached_pages(descriptor, start, count) == Int64(PageGeometry.pages(for: Int(count)))
   }
 
-  /// Forgets what is known; the next look at a part is a while away.
+  /// Forgets what is known.
   func forget() {
-    for part in 0...(byteCount - 1) >> Self.shift { word(part).storeRelaxed(Self.readsBetweenLooks) }
+    for part in 0...(byteCount - 1) >> Self.shift { word(part).storeRelaxed(0) }
   }
 }
 
