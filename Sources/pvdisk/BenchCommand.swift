@@ -68,11 +68,9 @@ struct BenchCommand: ParsableCommand {
   }
 
   private func imageRows(_ path: String) throws -> [BenchRow] {
-    let image: RawImage
-    do throws(BlockError) {
-      image = try RawImage.open(
-        path: path, options: ImageOptions(access: .readOnly, mappedReads: DiskOptions.mappedReads(mapImage)))
-    } catch { throw Refusal(error.sentence, status: ExitStatus.image) }
+    let image = try open(path, DiskOptions.mappedReads(mapImage))
+    // Several readers may hold an image.
+    let plain = try open(path, .never)
     var rows: [BenchRow] = []
     let kinds: [(String, StackBenchmark.Access, Int, Int)] = [
       ("4 KiB random reads, depth 1", .randomRead, 4096, 1), ("4 KiB random reads, depth 32", .randomRead, 4096, 32),
@@ -80,22 +78,40 @@ struct BenchCommand: ParsableCommand {
     ]
     for (name, access, byteCount, depth) in kinds {
       let benchmark = StackBenchmark(access: access, blockByteCount: byteCount, depth: depth, duration: duration)
-      rows += try compare(name, image, benchmark)
+      rows += try compare(name, image, plain, benchmark)
     }
     try? image.close()
+    try? plain.close()
     return rows
   }
 
-  private func compare(_ name: String, _ image: RawImage, _ benchmark: StackBenchmark) throws -> [BenchRow] {
+  private func open(_ path: String, _ mappedReads: ImageOptions.MappedReads) throws -> RawImage {
+    do throws(BlockError) {
+      return try RawImage.open(path: path, options: ImageOptions(access: .readOnly, mappedReads: mappedReads))
+    } catch { throw Refusal(error.sentence, status: ExitStatus.image) }
+  }
+
+  /// The stack beside the image alone, and beside one that asks the kernel for each read.
+  private func compare(
+    _ name: String, _ image: RawImage, _ plain: RawImage, _ benchmark: StackBenchmark
+  ) throws -> [BenchRow] {
+    var calls: [StackBenchmark.Result] = []
     var bare: [StackBenchmark.Result] = []
     var stack: [StackBenchmark.Result] = []
     for _ in 0..<repeats {
-      var queue = try image.makeQueue(0, buffers: benchmark.demand)
-      bare.append(benchmark.run(on: &queue, sectorCount: image.geometry.sectorCount))
-      _ = consume queue
+      calls.append(try runAlone(plain, benchmark))
+      bare.append(try runAlone(image, benchmark))
       stack.append(try runOnce(image, benchmark, .inline))
     }
-    return [BenchRow("bare image, \(name)", bare), BenchRow("whole stack, \(name)", stack)]
+    return [
+      BenchRow("preadv2 loop, \(name)", calls), BenchRow("bare image, \(name)", bare),
+      BenchRow("whole stack, \(name)", stack),
+    ]
+  }
+
+  private func runAlone(_ image: RawImage, _ benchmark: StackBenchmark) throws -> StackBenchmark.Result {
+    var queue = try image.makeQueue(0, buffers: benchmark.demand)
+    return benchmark.run(on: &queue, sectorCount: image.geometry.sectorCount)
   }
 
   private func measure<Image: BlockDevice>(
