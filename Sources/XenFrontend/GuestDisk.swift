@@ -145,8 +145,11 @@ public final class GuestDisk<Platform: GuestPlatform>: BlockDevice {
 
   /// Lets go of the disk, whose queues must have ended, and makes it ready for the next who takes it.
   public func close() {
-    state.withLock { $0.isClosing = true }
-    device.startClosing()
+    // The thread that follows says "closed" once `isClosing` is set, so "closing" has to be said before that.
+    state.withLock { state in
+      if !state.isClosing { device.startClosing() }
+      state.isClosing = true
+    }
     Self.ring(bell)
     finished.wait()
     // A backend that stays waits for a frontend again.
