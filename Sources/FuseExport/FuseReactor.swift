@@ -106,8 +106,8 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
     return taken < batchLimit || expectsSingles
   }
 
-  /// Whether looking for a second request is likely to be a wasted system call: the last sleeps were each followed by
-  /// exactly one.
+  /// Whether looking for a second request is likely to be a wasted system call: after the last sleeps there were never two at
+  /// once.
   ///
   /// Every sixteenth time it looks all the same, or it would never learn better.
   @inlinable var expectsSingles: Bool { singles >= Self.singlesBeforeTrust && singles & 15 != 0 }
