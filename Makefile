@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: matrix run test bench bench-ring bench-store store-clients count soak fuzz-store fuzz-ring fuzz-response deaths real-xen compare-xenstored hostile reliability reclaim verify-models build release check format install uninstall clean fuzz asan tsan
+.PHONY: matrix run test bench bench-ring bench-store bench-storm store-clients count soak fuzz-store fuzz-ring fuzz-response deaths real-xen compare-xenstored hostile reliability reclaim verify-models build release check format install uninstall clean fuzz asan tsan
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -49,6 +49,10 @@ bench-ring: ## the stack in process, without FUSE
 bench-store: ## the XenStore through its socket beside a bare echo, and in process
 	@$(SWIFT) build -c release --product store-benchmark
 	@.build/release/store-benchmark $(BENCH)
+
+bench-storm: ## a disk beside a hostile domain's storms of events, states and watches: BENCH="seconds rounds events-a-second"
+	@$(SWIFT) build -c release --product storm-benchmark
+	@.build/release/storm-benchmark $(BENCH)
 
 store-clients: ## a Python client from the package index against the XenStore (needs the network once)
 	@.ci/setup test
