@@ -63,6 +63,9 @@ extension StackQueue where Image: ~Copyable {
     front.awaitCarrier()
   }
 
+  /// Lets its requests name a neighbour's buffers.
+  mutating func reach(_ neighbour: BufferPages<EmulatedPlatform>) { front.reach(neighbour) }
+
   /// Pages of the frontend's end.
   var arenaPageCount: Int { front.arenaPageCount }
 }
