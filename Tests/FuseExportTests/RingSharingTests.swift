@@ -51,7 +51,7 @@ struct RingSharingTests {
       let start = user << 20
       for round in 0..<30 {
         let isLarge = round % 3 < 2
-        let count = isLarge ? Int.random(in: 300_000...1_000_000, using: &generator) : 4096
+        let count = isLarge ? Int.random(in: 300_000...1 << 20, using: &generator) : 4096
         let place = start + Int.random(in: 0...((1 << 20) - count), using: &generator)
         let bytes = randomBytes(count, &generator)
         if try file.write(bytes, at: place) != count { wrong += 1 }
