@@ -78,7 +78,7 @@ fuzz-response: ## hostile backends against a frontend, in a release build: FUZZ=
 	@$(SWIFT) build -c release --product response-fuzz
 	@.build/release/response-fuzz $(or $(FUZZ),10000000)
 
-matrix: ## every way in which two ends can be connected, and 10 000 connections, in a release build
+matrix: ## every way in which two ends can be connected, 10 000 connections, and 10 000 events under I/O, in a release build
 	@.ci/setup test
 	@PVDISK_MATRIX=1 $(SWIFT) test -c release $(TESTABLE) --filter MatrixTests
 	@PVDISK_MATRIX=1 $(SWIFT) test -c release $(TESTABLE) --skip-build --filter CycleTests

@@ -10,7 +10,7 @@ import XenHypervisor
 import XenStore
 import XenWire
 
-@Suite("Coming and going many times")
+@Suite("Coming and going many times", .serialized)
 struct CycleTests {
   /// 500, or 10 000 when `PVDISK_MATRIX` is set (`make matrix`).
   static let isWhole = unsafe getenv("PVDISK_MATRIX") != nil
