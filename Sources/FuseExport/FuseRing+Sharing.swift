@@ -49,6 +49,8 @@ extension FuseRing {
     let isLarge = movedByteCount(slot) >= Sharing.byteCount
     if !isLarge { pace.taken &+= 1 }
     if isFromNeighbour {
+      // The kernel orders the two threads' accesses already; this says so to whoever reads the program, sanitizers among them.
+      _ = neighbour?.desk.given
       desk.addTaken()
     } else if isLarge ? mayGive : slot >= firstGuest {
       give(slot)
@@ -77,6 +79,7 @@ extension FuseRing {
   private mutating func give(_ slot: Int) {
     guard let neighbour else { preconditionFailure("a request of a neighbour that is not there") }
     given &+= 1
+    desk.given = given
     counters.add(to: .shared)
     let number = slot >= firstGuest ? slot &- firstGuest : slot &+ neighbour.firstGuest
     ring.tell(

@@ -95,19 +95,28 @@ struct RingSlots {
 ///
 ///     0    whether it has had requests since it last slept
 ///     4    requests that it has taken from its neighbour, modulo 2^32
+///     8    requests that it has given to its neighbour, likewise
 struct RingDesk {
   static var byteCount: Int { 128 }
   private let busy: SharedWord<UInt32>
   private let count: SharedWord<UInt32>
+  private let gifts: SharedWord<UInt32>
 
   init(memory: SharedRegion) {
     busy = memory.word32(at: 0)
     count = memory.word32(at: 4)
+    gifts = memory.word32(at: 8)
   }
 
   var isBusy: Bool {
     get { busy.loadRelaxed() != 0 }
     nonmutating set { busy.storeRelaxed(newValue ? 1 : 0) }
+  }
+
+  /// Whoever reads it sees what the giver wrote before.
+  var given: UInt32 {
+    get { gifts.loadAcquiring() }
+    nonmutating set { gifts.storeReleasing(newValue) }
   }
 
   var taken: UInt32 { count.loadAcquiring() }

@@ -76,6 +76,9 @@ CURVES = [
     Curve("segments", "segments of a request (1 MiB reads, depth 4)", [1, 11, 32, 64, 128, 256],
           options=lambda n: [f"--indirect-segments={n}"],
           cell=lambda n: cells.Cell("read-1m-qd4", "read", "1m", depth=4)),
+    Curve("kept-grants", "pages kept mapped, in % of those in flight (1 MiB reads, depth 8)", [10, 25, 50, 75, 100, 150, 200],
+          options=lambda n: [f"--max-persistent-grants={n * 8 * 256 // 100}"],
+          cell=lambda n: cells.Cell("read-1m-qd8", "read", "1m", depth=8)),
 ]
 
 
