@@ -12,16 +12,23 @@ public import XenWire
 ///       buffer 0 | buffer 1 | ...           |        |      |
 /// ```
 ///
-/// All of them are adjacent frames of the domain's memory, so that a request for a run of pages reaches the image as one
+/// Behind the last of them the numbers go on with the buffers of a neighbour, if there is one: pages of another queue, which
+/// this one may name in requests too.
+///
+/// All of its own are adjacent frames of the domain's memory, so that a request for a run of pages reaches the image as one
 /// extent. With persistent grants every page has a reference of its own for life and stays granted; without, the
 /// references belong to ring slots and come and go with requests.
 ///
 /// **Assumptions.** One thread owns it. A page is part of one request at a time, except the zero pages.
 @safe public struct FrontArena: ~Copyable {
   // SAFETY: `references` addresses `pageCount` initialised elements until deinit; page numbers are made from addresses that
-  // were checked against the arena.
+  // were checked against the arena and its annex.
   @usableFromInline let pages: GuestPages
-  @usableFromInline let references: UnsafeMutablePointer<GrantReference>
+  @usableFromInline var references: UnsafeMutablePointer<GrantReference>
+  /// A neighbour's buffers; no bytes when there is none.
+  @usableFromInline var annexAddress: UInt = 0
+  @usableFromInline var annexByteCount: UInt = 0
+  @usableFromInline var annexFrame: UInt64 = 0
   @usableFromInline let baseAddress: UInt
   @usableFromInline let dataByteCount: UInt
   let demand: BufferDemand
@@ -84,14 +91,40 @@ public import XenWire
   @inlinable
   func page(at address: UInt) -> Int? {
     let offset = address &- baseAddress
-    return offset < dataByteCount ? Int(offset >> UInt(PageGeometry.pageShift)) : nil
+    if offset < dataByteCount { return Int(offset >> UInt(PageGeometry.pageShift)) }
+    let beyond = address &- annexAddress
+    return beyond < annexByteCount ? pages.count &+ Int(beyond >> UInt(PageGeometry.pageShift)) : nil
   }
 
   @inlinable
-  func frame(_ page: Int) -> FrameNumber { FrameNumber(rawValue: pages.firstFrame.rawValue &+ UInt64(page)) }
+  func frame(_ page: Int) -> FrameNumber {
+    guard page >= pages.count else { return FrameNumber(rawValue: pages.firstFrame.rawValue &+ UInt64(page)) }
+    return FrameNumber(rawValue: annexFrame &+ UInt64(page &- pages.count))
+  }
 
   @inlinable
-  func address(_ page: Int) -> UInt { baseAddress &+ UInt(page) << UInt(PageGeometry.pageShift) }
+  func address(_ page: Int) -> UInt {
+    guard page >= pages.count else { return baseAddress &+ UInt(page) << UInt(PageGeometry.pageShift) }
+    return annexAddress &+ UInt(page &- pages.count) << UInt(PageGeometry.pageShift)
+  }
+
+  /// Pages that requests may name, the neighbour's too.
+  var pageCount: Int { pages.count + Int(annexByteCount) >> PageGeometry.pageShift }
+
+  /// Numbers the pages of a neighbour behind its own; their references are still to be set.
+  mutating func attach(_ extent: MemoryExtent, firstFrame: FrameNumber) {
+    precondition(annexByteCount == 0, "a queue has one neighbour")
+    let longer = UnsafeMutablePointer<GrantReference>.allocate(
+      capacity: pages.count + extent.byteCount >> PageGeometry.pageShift)
+    unsafe longer.initialize(
+      repeating: .invalid, count: pages.count + extent.byteCount >> PageGeometry.pageShift)
+    unsafe longer.update(from: references, count: pages.count)
+    unsafe references.deallocate()
+    unsafe references = longer
+    annexAddress = extent.address
+    annexByteCount = UInt(extent.byteCount)
+    annexFrame = firstFrame.rawValue
+  }
 
   @inlinable
   mutating func takeBounce() -> Int? {

@@ -48,7 +48,7 @@ extension FrontQueue {
     handle = connection.handle
     abilities = connection.abilities
     adopt(connection, references)
-    if abilities.isPersistent { grantArena(references) }
+    if abilities.isPersistent { grant(references, from: 0) }
     isSuspended = false
     counters.add(1, to: FrontCounter.reconnects.rawValue)
     // A page that a backend kept may be written by it at any time: no data may lie there (XSA-396).
@@ -83,18 +83,18 @@ extension FrontQueue {
     adoptProtection(connection)
   }
 
-  /// The pages of the queue: its user's buffers and its own.
-  public var arenaPageCount: Int { arena.pages.count }
+  /// The pages of the queue: its user's buffers and its own, and its neighbour's buffers.
+  public var arenaPageCount: Int { arena.pageCount }
 
-  /// Lets the backend at the pages of the arena, for the life of the connection.
+  /// Lets the backend at pages of the arena, for the life of the connection.
   ///
-  /// One that is not trusted has no business with its user's pages, only with those that data is copied through.
-  mutating func grantArena(_ references: [GrantReference]) {
-    // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
-    let firstGranted = abilities.isBackendTrusted ? 0 : arena.userPageCount
-    for (page, reference) in references.enumerated() {
+  /// One that is not trusted has no business with users' pages, only with those that data is copied through.
+  func grant(_ references: [GrantReference], from first: Int) {
+    let isAllGranted = abilities.isBackendTrusted || ring.faults.has(.userPagesGranted)
+    let granted = isAllGranted ? 0..<arena.pageCount : arena.userPageCount..<arena.pages.count
+    for (page, reference) in zip(first..., references) {
       unsafe arena.references[page] = reference
-      guard page >= firstGranted else { continue }
+      guard granted.contains(page) else { continue }
       platform.grantAccess(reference, to: peer, frame: arena.frame(page), isReadOnly: false)
     }
   }
@@ -102,7 +102,7 @@ extension FrontQueue {
   /// Ends every grant of the connection and gives the references back.
   /// - Returns: those whose page the backend still maps.
   func endAllGrants() -> [GrantReference] {
-    let count = abilities.isPersistent ? arena.pages.count : shadows.count * shadows.referencesPerSlot
+    let count = abilities.isPersistent ? arena.pageCount : shadows.count * shadows.referencesPerSlot
     return endAgain(
       (0..<count).map { unsafe abilities.isPersistent ? arena.references[$0] : shadows.references[$0] })
   }

@@ -54,6 +54,9 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
   public internal(set) var isBroken = false
   /// Whether there is no connection: I/O is accepted and waits.
   public internal(set) var isSuspended = false
+  let ownPages: BufferPages<Platform>
+  /// Pages of another queue that requests may name.
+  var neighbourPages: BufferPages<Platform>?
   /// References of pages that an earlier backend still mapped when its connection ended.
   var quarantine: [GrantReference] = []
 
@@ -84,25 +87,19 @@ public struct FrontQueue<Platform: FrontendPlatform>: ~Copyable {
     runs = SegmentRuns(entries: ring.layout.segmentRing?.count ?? 0, slots: slots)
     descriptorsPerPage = connection.plan.format.numbers.descriptorsPerPage
     table = IOTable(capacity: max(64, 2 * slots, arena.bufferCount + 1) + Self.visitorRoom)
-    if connection.abilities.isPersistent {
-      // A backend that is not trusted has no business with its user's pages, only with those that data is copied through.
-      let isAllGranted = connection.abilities.isBackendTrusted || faults.has(.userPagesGranted)
-      let firstGranted = isAllGranted ? 0 : arena.userPageCount
-      for (page, reference) in references.enumerated() {
-        unsafe arena.references[page] = reference
-        guard page >= firstGranted else { continue }
-        connection.platform.grantAccess(
-          reference, to: connection.peer, frame: arena.frame(page), isReadOnly: false)
-      }
-    }
+    ownPages = BufferPages(arena, of: connection.platform)
     self.arena = arena
+    if abilities.isPersistent { grant(references, from: 0) }
     adoptProtection(connection)
   }
 
   /// Ends every grant and gives the pages back; those that the backend still maps stay out of use for ever (XSA-396).
   deinit {
     let stuck = (isSuspended ? [] : endAllGrants()) + endAgain(quarantine)
-    if stuck.isEmpty { platform.freePages(arena.pages) }
+    if !stuck.isEmpty {
+      ownPages.retire()
+      neighbourPages?.retire()
+    }
     counters.set(UInt64(stuck.count), at: FrontCounter.stuck_pages.rawValue)
     if !isSuspended { platform.close(port) }
   }

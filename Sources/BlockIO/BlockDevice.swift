@@ -43,8 +43,14 @@ public struct BufferDemand: Equatable, Sendable {
   /// Bytes in each, a whole number of pages; each buffer is contiguous and page-aligned.
   public var byteCount: Int
 
+  /// A queue whose buffers this one's user will name, too, each in one request at a time; a device may spare a copy by that.
+  ///
+  /// Buffers stay until both queues are gone.
+  public var neighbour: Int?
+
   /// Asks for `count` buffers of `byteCount` bytes.
-  public init(count: Int, byteCount: Int) {
+  public init(count: Int, byteCount: Int, neighbour: Int? = nil) {
+    self.neighbour = neighbour
     precondition(count >= 0 && byteCount >= 0 && byteCount % PageGeometry.pageSize == 0, "buffers are whole pages")
     self.count = count
     self.byteCount = byteCount

@@ -76,10 +76,19 @@ void pv_fuse_ring_destroy(struct pv_fuse_ring *ring) {
   free(ring);
 }
 
-/// There is always a free one: at most one for each request, and three for watched descriptors.
-static struct io_uring_sqe *command(struct pv_fuse_ring *ring, uint32_t code, uint64_t tag, struct fuse_command body) {
+/// There is a free one for each request and for the watched descriptors; what a neighbour asks for comes on top.
+static struct io_uring_sqe *free_entry(struct pv_fuse_ring *ring) {
   struct io_uring_sqe *slot = io_uring_get_sqe(&ring->uring);
+  if (slot == NULL) {
+    io_uring_submit(&ring->uring);
+    slot = io_uring_get_sqe(&ring->uring);
+  }
   if (slot == NULL) abort();
+  return slot;
+}
+
+static struct io_uring_sqe *command(struct pv_fuse_ring *ring, uint32_t code, uint64_t tag, struct fuse_command body) {
+  struct io_uring_sqe *slot = free_entry(ring);
   memset(slot, 0, 2 * sizeof *slot);
   slot->opcode = IORING_OP_URING_CMD;
   slot->flags = IOSQE_FIXED_FILE;
@@ -105,10 +114,18 @@ void pv_fuse_ring_commit(struct pv_fuse_ring *ring, uint16_t queue, uint64_t tag
 }
 
 void pv_fuse_ring_watch(struct pv_fuse_ring *ring, uint64_t tag, int fd) {
-  struct io_uring_sqe *slot = io_uring_get_sqe(&ring->uring);
-  if (slot == NULL) abort();
+  struct io_uring_sqe *slot = free_entry(ring);
   io_uring_prep_poll_add(slot, fd, POLLIN);
   io_uring_sqe_set_data64(slot, tag);
+}
+
+int pv_fuse_ring_descriptor(const struct pv_fuse_ring *ring) { return ring->uring.ring_fd; }
+
+void pv_fuse_ring_tell(struct pv_fuse_ring *ring, int other, uint64_t tag, uint32_t value, uint64_t refusal) {
+  struct io_uring_sqe *slot = free_entry(ring);
+  io_uring_prep_msg_ring(slot, other, value, tag, 0);
+  io_uring_sqe_set_flags(slot, IOSQE_CQE_SKIP_SUCCESS);
+  io_uring_sqe_set_data64(slot, refusal);
 }
 
 int pv_fuse_ring_enter(struct pv_fuse_ring *ring, bool wait) {

@@ -34,6 +34,7 @@ struct FuseChannel: FuseTransport, ~Copyable {
   /// Each takes a system call, so nothing is won by more, and an asker that has its answers soon asks again while the next are
   /// under way: with sixteen at a time asker and reactor wait for each other.
   @inlinable static var batchRequests: Int { 2 }
+  @inlinable static var reachesNeighbours: Bool { false }
 
   @usableFromInline let descriptor: OwnedDescriptor
   /// Waits for requests, the device and a stop.
@@ -122,6 +123,9 @@ struct FuseChannel: FuseTransport, ~Copyable {
       }
     }
   }
+
+  @usableFromInline
+  func guestBuffer(_ slot: Int) -> MemoryExtent { preconditionFailure("over /dev/fuse every slot is a reactor's own") }
 
   private func receive(into slot: Int) -> Int {
     counters.add(to: .receiveCalls)

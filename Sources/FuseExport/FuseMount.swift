@@ -99,6 +99,7 @@ public final class FuseMount<Device: BlockDevice>: Sendable {
     lifecycle.reportStart(nil)
     reactor.run()
     if lifecycle.reportEnd() { lifecycle.reportFlush(reactor.flush()) }
+    if Transport.reachesNeighbours { reactor.part(from: lifecycle.parting) }
   }
 
   @inlinable

@@ -53,10 +53,11 @@ public struct FuseOptions: Sendable {
 
   /// The buffers that a queue is asked for: one for each slot, and one more as scratch space; each takes a transfer with
   /// both of its ends rounded out to sectors.
-  func bufferDemand(slotCount: Int, sectorSize: Int) -> BufferDemand {
+  func bufferDemand(slotCount: Int, sectorSize: Int, neighbour: Int?) -> BufferDemand {
     let page = PageGeometry.pageSize
     let edge = max(sectorSize, page)
-    return BufferDemand(count: slotCount + 1, byteCount: PageGeometry.pages(for: maximumTransfer) * page + 2 * edge)
+    return BufferDemand(
+      count: slotCount + 1, byteCount: PageGeometry.pages(for: maximumTransfer) * page + 2 * edge, neighbour: neighbour)
   }
 }
 

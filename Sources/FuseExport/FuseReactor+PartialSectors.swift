@@ -118,9 +118,13 @@ extension FuseReactor where Transport: ~Copyable {
   /// The memory of a buffer.
   @inlinable
   func region(of slot: Int) -> SharedRegion {
-    guard let region = queue.buffer(slot).region else { preconditionFailure("the device gave no buffer \(slot)") }
+    guard let region = buffer(slot).region else { preconditionFailure("the device gave no buffer \(slot)") }
     return region
   }
+
+  /// The memory of a slot: a buffer of its queue, or of the neighbour whose request it is.
+  @inlinable
+  func buffer(_ slot: Int) -> MemoryExtent { slot <= scratch ? queue.buffer(slot) : transport.guestBuffer(slot) }
 
   /// A run of bytes as sectors.
   @inlinable

@@ -87,7 +87,7 @@ extension FuseReactor where Transport: ~Copyable {
     if operation == .read || operation == .write {
       let byteCount = Int(end &- start)
       batchedBytes &+= byteCount
-      _ = table.memory(slot, address: queue.buffer(slot).address, byteCount: byteCount)
+      _ = table.memory(slot, address: buffer(slot).address, byteCount: byteCount)
     }
     submit(slot)
   }

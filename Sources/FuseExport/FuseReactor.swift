@@ -70,8 +70,8 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
     counters = settings.counters
     writeCounts = settings.writeCounts
     gate = settings.gate
-    table = SlotTable(count: settings.slotCount + 1)
-    deferred = SlotQueue(capacity: settings.slotCount)
+    table = SlotTable(count: settings.slotCount + 1 + settings.guestCount)
+    deferred = SlotQueue(capacity: settings.slotCount + settings.guestCount)
     scratch = settings.slotCount
     maximumTransfer = settings.maximumTransfer
     spinNanoseconds = settings.spinNanoseconds
@@ -92,6 +92,22 @@ struct FuseReactor<Device: BlockDevice, Transport: FuseTransport & ~Copyable>: ~
       if queue.inFlight > 0 { waitForProgress() }
     }
     transport.publish()
+  }
+
+  /// Ends together with the others: closes the transport when nobody asks anything of it any more, and lets go of the queue and
+  /// its buffers when nobody's transport reaches into them.
+  @inlinable
+  consuming func part(from parting: Parting) {
+    parting.leave()
+    while !parting.haveAllLeft {
+      // Others may have I/O under way in this queue.
+      queue.advance()
+      finishCompletions()
+      parting.pause()
+    }
+    _ = consume transport
+    parting.close()
+    while !parting.haveAllClosed { parting.pause() }
   }
 
   /// Takes a batch, lets the device move and answers what it has finished; whether there is nothing more to do now.
@@ -195,6 +211,8 @@ struct ReactorSettings {
   @usableFromInline let gate: WriteGate
   /// Slots, each with the device buffer of its number; the device has one buffer more, the scratch buffer.
   @usableFromInline let slotCount: Int
+  /// Slots of a neighbour, numbered behind the scratch buffer.
+  @usableFromInline let guestCount: Int
   @usableFromInline let maximumTransfer: Int
   @usableFromInline let spinNanoseconds: UInt64
   @usableFromInline let isReadOnly: Bool

@@ -11,7 +11,7 @@ public import GuestMemory
 ///     128    the operation's own structure, 128 bytes
 ///     256    struct fuse_uring_ent_in_out: flags, the number to commit with, bytes in the buffer
 ///     288    the answer's structure, 208 bytes; the kernel wants it in the buffer
-///     496    the kernel's queue; whether it has ever sent a request into this memory
+///     496    the kernel's queue; whether it has ever sent a request into this memory; the buffer's address at 504
 enum RingFrame {
   static let byteCount = 512
   static let arguments = 128
@@ -21,6 +21,7 @@ enum RingFrame {
   static let smallAnswerCapacity = 208
   static let kernelQueue = 496
   static let isServing = 498
+  static let bufferAddress = 504
 }
 
 /// The fast transport: one io_uring for the kernel's queues that this reactor serves, and a ``FuseChannel`` for what the
@@ -28,14 +29,15 @@ enum RingFrame {
 ///
 /// The kernel copies a request into its slot's memory when we enter the ring, and an answer out of it when we commit. The
 /// entry that sends answers also fetches requests and sleeps until there is one: a lone request costs one system call.
-/// Slots `0..<entryCount` are the ring's, the further ones the channel's.
+/// A reactor of several shares large requests with a neighbour. ``RingSlots`` has the numbers of slots.
 @usableFromInline
 struct FuseRing: FuseTransport, ~Copyable {
   /// One system call fetches them all.
   @inlinable static var batchRequests: Int { 16 }
+  @inlinable static var reachesNeighbours: Bool { true }
   /// Answers that are worth an entry of their own while more requests are at hand.
   private static let publishThreshold = 8
-  private static let stopTag = UInt64.max
+  static let stopTag = UInt64.max
   private static let deviceTag = UInt64.max - 1
   private static let channelTag = UInt64.max - 2
 
@@ -43,13 +45,23 @@ struct FuseRing: FuseTransport, ~Copyable {
   @usableFromInline var channel: FuseChannel
   /// Whether this reactor takes what comes over /dev/fuse.
   private let takesChannel: Bool
-  @usableFromInline let frames: MappedMemory
-  private let buffers: [SharedRegion]
-  private let entryCount: Int
-  private let payloadCapacity: Int
+  @usableFromInline let frames: SharedRegion
+  let buffers: [SharedRegion]
+  let entryCount: Int
+  let firstGuest: Int
+  let desk: RingDesk
+  /// Who serves large requests when there are several here, and shares its own; nil for nobody.
+  let neighbour: RingNeighbour?
+  /// The neighbour's frames; none without one.
+  let guestFrames: SharedRegion
+  /// Requests given to the neighbour, modulo 2^32.
+  var given: UInt32 = 0
+  /// What the desk says.
+  var isBusy = false
+  let payloadCapacity: Int
   private let stopDescriptor: CInt
   private let deviceDescriptor: CInt
-  private let counters: ReactorCounters
+  let counters: ReactorCounters
   private var isStopWatched = false
   private var isDeviceWatched = false
   private var isChannelWatched = false
@@ -58,16 +70,23 @@ struct FuseRing: FuseTransport, ~Copyable {
   private var hasTaken = false
   /// Entries that the kernel has not taken out of service.
   private var liveEntries = 0
-  private var pace: RingPace
+  var pace: RingPace
 
   /// Takes over a ring, which is the calling thread's from here on.
   init(
-    ring: consuming RingConnection, queues: KernelQueues, channel: consuming FuseChannel, takesChannel: Bool,
-    stopDescriptor: CInt, deviceDescriptor: CInt, buffers: [SharedRegion], counters: ReactorCounters, homeCPU: Int?
+    ring: consuming RingConnection, of set: RingSet, at index: Int, queues: KernelQueues,
+    channel: consuming FuseChannel,
+    takesChannel: Bool, stopDescriptor: CInt, deviceDescriptor: CInt, buffers: [SharedRegion],
+    counters: ReactorCounters, homeCPU: Int?
   ) throws(SystemError) {
-    let frames = try MappedMemory(anonymousByteCount: (max(buffers.count, 1) * RingFrame.byteCount + 4095) & ~4095)
     try ring.enable()
+    let neighbour = set.neighbour(of: index)
+    let frames = set.frames(of: index)
     self.frames = frames
+    self.neighbour = neighbour
+    guestFrames = neighbour?.frames ?? frames.slice(at: 0, byteCount: 0)
+    desk = set.desk(of: index)
+    firstGuest = set.slots(of: index).firstGuest
     self.ring = ring
     self.channel = channel
     self.takesChannel = takesChannel
@@ -81,6 +100,7 @@ struct FuseRing: FuseTransport, ~Copyable {
     liveEntries = queues.entryCount
     for slot in 0..<queues.entryCount {
       frame(slot).store(queues.queue(ofEntry: slot), at: RingFrame.kernelQueue)
+      frame(slot).store(UInt64(buffers[slot].address), at: RingFrame.bufferAddress)
     }
   }
 
@@ -96,28 +116,34 @@ struct FuseRing: FuseTransport, ~Copyable {
     ring.register(slot, queue: frame(slot).load(UInt16.self, at: RingFrame.kernelQueue), frame(slot), buffers[slot])
   }
 
-  private func frame(_ slot: Int) -> SharedRegion {
-    frames.region.slice(at: slot &* RingFrame.byteCount, byteCount: RingFrame.byteCount)
+  func frame(_ slot: Int) -> SharedRegion {
+    guard slot >= firstGuest else {
+      return frames.slice(at: slot &* RingFrame.byteCount, byteCount: RingFrame.byteCount)
+    }
+    return guestFrames.slice(at: (slot &- firstGuest) &* RingFrame.byteCount, byteCount: RingFrame.byteCount)
+  }
+
+  /// The number of a slot in the channel, if it is one of that.
+  private func channelSlot(_ slot: Int) -> Int? {
+    slot >= entryCount && slot < firstGuest ? slot &- entryCount : nil
   }
 
   @usableFromInline
   func header(_ slot: Int) -> SharedRegion {
-    guard slot < entryCount else { return channel.header(slot &- entryCount) }
-    return frames.region.slice(at: slot &* RingFrame.byteCount, byteCount: FuseHeader.byteCount)
+    if let slot = channelSlot(slot) { return channel.header(slot) }
+    return frame(slot).slice(at: 0, byteCount: FuseHeader.byteCount)
   }
 
   @usableFromInline
   func arguments(_ slot: Int) -> SharedRegion {
-    guard slot < entryCount else { return channel.arguments(slot &- entryCount) }
-    return frames.region.slice(
-      at: slot &* RingFrame.byteCount &+ RingFrame.arguments, byteCount: FuseSize.argumentCapacity)
+    if let slot = channelSlot(slot) { return channel.arguments(slot) }
+    return frame(slot).slice(at: RingFrame.arguments, byteCount: FuseSize.argumentCapacity)
   }
 
   @usableFromInline
   func answerArea(_ slot: Int) -> SharedRegion {
-    guard slot < entryCount else { return channel.answerArea(slot &- entryCount) }
-    return frames.region.slice(
-      at: slot &* RingFrame.byteCount &+ RingFrame.smallAnswer, byteCount: RingFrame.smallAnswerCapacity)
+    if let slot = channelSlot(slot) { return channel.answerArea(slot) }
+    return frame(slot).slice(at: RingFrame.smallAnswer, byteCount: RingFrame.smallAnswerCapacity)
   }
 
   // MARK: Requests
@@ -127,10 +153,17 @@ struct FuseRing: FuseTransport, ~Copyable {
     while true {
       while let (tag, value) = ring.takeCompletion() {
         hasTaken = true
-        if tag < UInt64(entryCount) {
-          let slot = Int(truncatingIfNeeded: tag)
-          if value == 0 { return accept(slot) }
-          if !recover(slot, value) { return .unmounted }
+        if tag < Sharing.end {
+          let slot = Int(truncatingIfNeeded: tag & Sharing.slotMask)
+          if tag >= Sharing.refused {
+            given &-= 1
+            return accept(slot)
+          }
+          if value >= 0 {
+            if let receipt = welcome(slot, isFromNeighbour: value == Sharing.fromNeighbour) { return receipt }
+          } else if !recover(slot, value) {
+            return .unmounted
+          }
         } else if noteWatched(tag) == .stop {
           return .unmounted
         }
@@ -147,8 +180,11 @@ struct FuseRing: FuseTransport, ~Copyable {
     }
   }
 
-  private mutating func accept(_ slot: Int) -> FuseReceipt {
-    pace.taken &+= 1
+  mutating func accept(_ slot: Int) -> FuseReceipt {
+    if !isBusy {
+      isBusy = true
+      desk.isBusy = true
+    }
     let frame = frame(slot)
     frame.store(UInt8(1), at: RingFrame.isServing)
     // What the kernel says is trusted; that it fits is checked where it is used.
@@ -163,6 +199,10 @@ struct FuseRing: FuseTransport, ~Copyable {
     case EAGAIN, EINTR:
       if frame(slot).load(UInt8.self, at: RingFrame.isServing) == 0 { register(slot) } else { commit(slot) }
     default:
+      if slot >= firstGuest {
+        counters.add(to: .lostAnswers)
+        return true
+      }
       liveEntries &-= 1
       // An entry that was refused at once leaves the others, or /dev/fuse.
       guard frame(slot).load(UInt8.self, at: RingFrame.isServing) != 0 else { return true }
@@ -199,25 +239,23 @@ struct FuseRing: FuseTransport, ~Copyable {
 
   @usableFromInline
   mutating func answer(_ slot: Int, error: CInt, byteCount: Int) {
-    guard slot < entryCount else { return channel.answer(slot &- entryCount, error: error, byteCount: byteCount) }
+    if let slot = channelSlot(slot) { return channel.answer(slot, error: error, byteCount: byteCount) }
     precondition(byteCount <= RingFrame.smallAnswerCapacity, "an answer outgrew its frame")
-    buffers[slot].move(from: frame(slot), at: RingFrame.smallAnswer, to: 0, byteCount: byteCount)
+    buffer(slot).move(from: frame(slot), at: RingFrame.smallAnswer, to: 0, byteCount: byteCount)
     commit(slot, error: error, byteCount: byteCount)
   }
 
   @usableFromInline
   mutating func answerPayload(_ slot: Int, from offset: Int, byteCount: Int) {
-    guard slot < entryCount else {
-      return channel.answerPayload(slot &- entryCount, from: offset, byteCount: byteCount)
-    }
+    if let slot = channelSlot(slot) { return channel.answerPayload(slot, from: offset, byteCount: byteCount) }
     // The kernel takes an answer from the start of the buffer.
-    if offset > 0 { buffers[slot].move(from: buffers[slot], at: offset, to: 0, byteCount: byteCount) }
+    if offset > 0 { buffer(slot).move(from: buffer(slot), at: offset, to: 0, byteCount: byteCount) }
     commit(slot, error: 0, byteCount: byteCount)
   }
 
   @usableFromInline
   mutating func release(_ slot: Int) {
-    guard slot < entryCount else { return channel.release(slot &- entryCount) }
+    if let slot = channelSlot(slot) { return channel.release(slot) }
     // The ring knows no request without an answer; this gives the entry back.
     commit(slot, error: 0, byteCount: 0)
   }
@@ -234,13 +272,13 @@ struct FuseRing: FuseTransport, ~Copyable {
   private func commit(_ slot: Int) {
     let frame = frame(slot)
     ring.commit(
-      slot, queue: frame.load(UInt16.self, at: RingFrame.kernelQueue),
+      UInt64(slot), queue: frame.load(UInt16.self, at: RingFrame.kernelQueue),
       number: frame.load(UInt64.self, at: RingFrame.commit))
   }
 
   // MARK: Entering the kernel
 
-  private func enter(waits: Bool) {
+  func enter(waits: Bool) {
     counters.add(to: .receiveCalls)
     _ = ring.enter(waits: waits)
   }
@@ -268,6 +306,10 @@ struct FuseRing: FuseTransport, ~Copyable {
     if takesChannel && !isChannelWatched && !channelMayHaveRequests {
       isChannelWatched = true
       ring.watch(channel.descriptor.number, as: Self.channelTag)
+    }
+    if isBusy {
+      isBusy = false
+      desk.isBusy = false
     }
     if pace.shouldLook() {
       publish()

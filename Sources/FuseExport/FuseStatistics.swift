@@ -38,6 +38,9 @@ public struct FuseStatistics: Equatable, Sendable {
   /// Answers that the kernel did not take: the asker had gone, or the file system had.
   public var lostAnswers: UInt64 = 0
 
+  /// Requests over io_uring that one reactor gave to its neighbour: large ones to share them, small ones to send them home.
+  public var shared: UInt64 = 0
+
   /// Requests of all kinds.
   public var requests: UInt64 { reads &+ writes &+ flushes &+ allocations &+ others }
 }
@@ -50,7 +53,7 @@ struct ReactorCounters {
   enum Kind: Int, CaseIterable {
     case reads, writes, partialSectorWrites, flushes, allocations, others, bytesRead, bytesWritten
     case failures, malformed, wakeUps, receiveCalls, emptyReceiveCalls, answerCalls, lostAnswers
-    case sleepsInRead
+    case sleepsInRead, shared
   }
 
   @usableFromInline let memory: SharedRegion
@@ -89,5 +92,6 @@ struct ReactorCounters {
     sum.answerCalls &+= self[.answerCalls]
     sum.sleepsInRead &+= self[.sleepsInRead]
     sum.lostAnswers &+= self[.lostAnswers]
+    sum.shared &+= self[.shared]
   }
 }

@@ -10,8 +10,12 @@ public import GuestMemory
 protocol FuseTransport: ~Copyable {
   /// Requests taken before the device is asked to move.
   static var batchRequests: Int { get }
+  /// Whether it uses memory of other reactors' transports, so that they have to end together.
+  static var reachesNeighbours: Bool { get }
   /// Takes a request that is there; does not wait.
   mutating func nextRequest() -> FuseReceipt
+  /// The buffer of a slot that is a neighbour's.
+  func guestBuffer(_ slot: Int) -> MemoryExtent
   /// The request's struct fuse_in_header.
   func header(_ slot: Int) -> SharedRegion
   /// The operation's own structure: 128 bytes, of which the operation says how many count.

@@ -9,9 +9,6 @@ import Synchronization
 
 /// How the reactors of a mount are connected to the kernel.
 extension MountLifecycle {
-  /// Slots of a reactor over io_uring for what comes over /dev/fuse all the same.
-  private static var channelSlotCount: Int { 2 }
-
   /// Whether requests travel over io_uring.
   @usableFromInline
   var isOverRing: Bool { rings.withLock { $0 != nil } }
@@ -19,8 +16,11 @@ extension MountLifecycle {
   /// The buffers that the queue of reactor `index` is asked for.
   @usableFromInline
   func bufferDemand(for index: Int, sectorSize: Int) -> BufferDemand {
-    let slotCount = isOverRing ? kernelQueues(of: index).entryCount + Self.channelSlotCount : max(options.depth, 1)
-    return options.bufferDemand(slotCount: slotCount, sectorSize: sectorSize)
+    guard let rings = rings.withLock({ $0 }) else {
+      return options.bufferDemand(slotCount: max(options.depth, 1), sectorSize: sectorSize, neighbour: nil)
+    }
+    return options.bufferDemand(
+      slotCount: rings.slots(of: index).scratch, sectorSize: sectorSize, neighbour: rings.neighbour(of: index)?.index)
   }
 
   private func kernelQueues(of index: Int) -> KernelQueues {
@@ -68,10 +68,10 @@ extension MountLifecycle {
       preconditionFailure("a reactor's ring is taken once")
     }
     let channel = try makeChannel(
-      for: index, deviceDescriptor: deviceDescriptor, buffers: Array(buffers.suffix(Self.channelSlotCount)))
+      for: index, deviceDescriptor: deviceDescriptor, buffers: Array(buffers.suffix(RingSlots.channelSlotCount)))
     do throws(SystemError) {
       var transport = try FuseRing(
-        ring: connection, queues: queues, channel: channel,
+        ring: connection, of: set, at: index, queues: queues, channel: channel,
         takesChannel: index == 0 || queues.queueCount == 0, stopDescriptor: stopEvent,
         deviceDescriptor: deviceDescriptor, buffers: Array(buffers.prefix(queues.entryCount)),
         counters: counters(of: index), homeCPU: options.cpus.isEmpty ? cpu(of: index) : nil)

@@ -28,6 +28,13 @@ public enum StopUrgency: Sendable {
   case immediate
 }
 
+/// One mapping that holds what reactors share.
+final class SharedArea: @unchecked Sendable {
+  // SAFETY: the mapping is only reached through regions, which check bounds, and lives as long as this object.
+  let memory: MappedMemory
+  init(byteCount: Int) throws(SystemError) { memory = try MappedMemory(anonymousByteCount: byteCount) }
+}
+
 /// The life of a mount, from start to flush: everything that does not depend on the kind of device.
 @usableFromInline
 final class MountLifecycle: Sendable {
@@ -40,6 +47,8 @@ final class MountLifecycle: Sendable {
   let rings = Mutex<RingSet?>(nil)
   /// The bell for reactors over /dev/fuse; a mount over io_uring has none.
   let doorbell = Mutex<Doorbell?>(nil)
+  /// Where reactors over rings part.
+  @usableFromInline let parting: Parting
   /// Counters, gate and write counts of the reactors, each in its own place.
   private let shared: SharedArea
   /// Each readable once for every reactor that has started, or failed to.
@@ -58,16 +67,10 @@ final class MountLifecycle: Sendable {
     var orderlyStopAsked = false
   }
 
-  /// One mapping that holds what reactors share.
-  final class SharedArea: @unchecked Sendable {
-    // SAFETY: the mapping is only reached through regions, which check bounds, and lives as long as this object.
-    let memory: MappedMemory
-    init(byteCount: Int) throws(SystemError) { memory = try MappedMemory(anonymousByteCount: byteCount) }
-  }
-
   init(options: FuseOptions, reactorCount: Int, isReadOnly: Bool) throws(FuseError) {
     self.options = options
     self.reactorCount = reactorCount
+    parting = Parting(count: reactorCount)
     self.isReadOnly = isReadOnly
     let gateBytes = WriteGate.byteCount(seatCount: reactorCount)
     let bytes =
@@ -103,6 +106,7 @@ final class MountLifecycle: Sendable {
       writeCounts: region.slice(
         at: gateBytes + reactorCount * ReactorCounters.byteCount, byteCount: reactorCount * 128),
       gate: WriteGate(memory: region, seat: index, seatCount: reactorCount), slotCount: slotCount,
+      guestCount: rings.withLock { $0?.slots(of: index).guestCount ?? 0 },
       maximumTransfer: options.maximumTransfer, spinNanoseconds: options.spinNanoseconds, isReadOnly: isReadOnly)
   }
 
@@ -134,7 +138,9 @@ final class MountLifecycle: Sendable {
         break
       }
     }
-    for _ in 0..<state.withLock({ $0.threads.count }) { waitFor(startedEvent) }
+    let started = state.withLock { $0.threads.count }
+    for _ in started..<reactorCount { parting.miss() }
+    for _ in 0..<started { waitFor(startedEvent) }
     failure = failure ?? state.withLock { $0.startFailure }
     guard let failure else { return }
     requestStop(.immediate)
@@ -165,6 +171,7 @@ final class MountLifecycle: Sendable {
         state.running += 1
       }
     }
+    if failure != nil { parting.miss() }
     signal(startedEvent)
   }
 

@@ -4,7 +4,6 @@ import CLinux
 import CUring
 import Glibc
 import GuestMemory
-import Synchronization
 
 /// An io_uring over a FUSE connection: made by one thread, used by the one that enables it, and by no other after that.
 @usableFromInline @safe
@@ -37,12 +36,17 @@ struct RingConnection: ~Copyable, @unchecked Sendable {
   }
 
   /// Prepares an answer, and the wish for the next request.
-  func commit(_ slot: Int, queue: UInt16, number: UInt64) {
-    unsafe pv_fuse_ring_commit(ring, queue, UInt64(slot), number)
+  func commit(_ tag: UInt64, queue: UInt16, number: UInt64) {
+    unsafe pv_fuse_ring_commit(ring, queue, tag, number)
   }
 
   /// Prepares a completion for when a descriptor is readable.
   func watch(_ descriptor: CInt, as tag: UInt64) { unsafe pv_fuse_ring_watch(ring, tag, descriptor) }
+
+  /// Prepares a completion in another ring; `refusal` is the tag of one here, should that fail.
+  func tell(_ other: CInt, _ tag: UInt64, value: UInt32, refusal: UInt64) {
+    unsafe pv_fuse_ring_tell(ring, other, tag, value, refusal)
+  }
 
   /// Hands over what was prepared and collects completions; false when it has to be done again.
   func enter(waits: Bool) -> Bool {
@@ -137,41 +141,5 @@ enum RingSupport {
       count += last - first + 1
     }
     return count > 0 ? count : nil
-  }
-}
-
-/// The rings of a mount, made before the kernel is told that there will be any, and handed to the reactors.
-final class RingSet: Sendable {
-  /// The addresses of rings that nobody has taken yet; 0 for one that somebody has.
-  private let addresses: Mutex<[UInt]>
-
-  init(queues: [KernelQueues], descriptor: CInt) throws(SystemError) {
-    var made: [UInt] = []
-    for queue in queues {
-      guard let ring = unsafe pv_fuse_ring_create(UInt32(queue.entryCount), descriptor) else {
-        let error = SystemError("io_uring_setup")
-        for address in made { _ = Self.connection(at: address) }
-        throw error
-      }
-      made.append(UInt(bitPattern: ring))
-    }
-    addresses = Mutex(made)
-  }
-
-  deinit { addresses.withLock { for address in $0 { _ = Self.connection(at: address) } } }
-
-  /// The ring of a reactor; once.
-  func take(_ index: Int) -> RingConnection? {
-    let address = addresses.withLock { addresses in
-      defer { addresses[index] = 0 }
-      return addresses[index]
-    }
-    return Self.connection(at: address)
-  }
-
-  private static func connection(at address: UInt) -> RingConnection? {
-    // SAFETY: the address of a live ring, of which nobody else knows any more.
-    guard let ring = unsafe OpaquePointer(bitPattern: address) else { return nil }
-    return unsafe RingConnection(unsafeAdopting: ring)
   }
 }

@@ -21,7 +21,7 @@ struct RingPace {
 
   /// The CPU that the kernel's queue belongs to; nil where the thread stays where it is put.
   let homeCPU: Int?
-  /// Requests taken since the last sleep or look.
+  /// Small requests taken since the last sleep or look; large ones are shared with a neighbour instead.
   var taken = 0
   private(set) var isAway = false
   private var evidence = 0

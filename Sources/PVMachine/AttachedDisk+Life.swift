@@ -148,6 +148,7 @@ extension AttachedDisk {
     let (isComplete, door) = control.withLock { state in
       state.mailboxes[index] = nil
       state.threads[index] = nil
+      state.buffers[index] = nil
       for place in state.gatherings.indices { state.gatherings[place].waiting.remove(index) }
       return (state.gatherings.first?.waiting.isEmpty ?? false, state.doors.removeValue(forKey: index))
     }

@@ -18,7 +18,8 @@ extension AttachedDisk {
     do throws(BlockError) {
       let parts = try makeParts(queue: index, link: index)
       do throws(BlockError) {
-        let front = try makeFront(index, parts.connection, buffers)
+        var front = try makeFront(index, parts.connection, buffers)
+        if let neighbour = buffers.neighbour { share(index, with: neighbour, &front) }
         let isInline = parts.back != nil
         let second = isInline ? parts.imageDescriptor : machine.guest.virtualCPUs[cpus[index]].wakeDescriptor
         return StackQueue(
@@ -80,6 +81,18 @@ extension AttachedDisk {
       connection.platform.freeReferences(references)
       throw noRoom(error)
     }
+  }
+
+  /// Lets two queues at each other's buffers: whoever comes second does it here, and the first on its own thread.
+  private func share(_ index: Int, with neighbour: Int, _ front: inout FrontQueue<EmulatedPlatform>) {
+    let mine = front.bufferPages
+    let (others, mailbox) = control.withLock { state in
+      state.buffers[index] = mine
+      return (state.buffers[neighbour], state.mailboxes[neighbour])
+    }
+    guard let others else { return }
+    front.reach(others)
+    mailbox?.post { queue in queue.reach(mine) }
   }
 
   /// The references that a queue of so many pages needs on a connection.

@@ -29,6 +29,8 @@ public final class AttachedDisk<Image: BlockDevice>: BlockDevice {
     /// The ways to the living queues.
     var mailboxes: [Int: QueueMailbox<Queue>] = [:]
     var threads: [Int: BackThread<Image.Queue>] = [:]
+    /// The pages of living queues.
+    var buffers: [Int: BufferPages<EmulatedPlatform>] = [:]
     /// The doors of queues that carry others' I/O.
     var doors: [Int: Detour] = [:]
     /// What waits for queues to let go.

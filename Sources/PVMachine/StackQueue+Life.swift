@@ -60,6 +60,9 @@ extension StackQueue where Image: ~Copyable {
   /// Sends its I/O through another queue's ring from now on.
   mutating func travel(through detour: Detour) { self.detour = detour }
 
+  /// Lets its requests name a neighbour's buffers.
+  mutating func reach(_ neighbour: BufferPages<EmulatedPlatform>) { front.reach(neighbour) }
+
   /// Pages of the frontend's end.
   var arenaPageCount: Int { front.arenaPageCount }
 }

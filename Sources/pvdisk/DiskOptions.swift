@@ -29,8 +29,9 @@ struct DiskOptions: ParsableArguments {
   var persistent = true
 
   @Option(
-    help: ArgumentHelp("Pages that the backend keeps mapped for each queue, as Linux's parameter.", valueName: "N"))
-  var maxPersistentGrants = BackendKnobs().maxPersistentGrants
+    help: ArgumentHelp(
+      "Pages that the backend keeps mapped for each queue, as Linux's parameter (1056 there).", valueName: "N"))
+  var maxPersistentGrants = 16_384
 
   @OptionGroup var rings: RingArguments
 
@@ -69,7 +70,7 @@ struct DiskOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "dev: /dev/fuse; uring: io_uring, faster for many jobs at once; auto: uring where the kernel offers it.",
+      "dev: /dev/fuse; uring: io_uring, faster; auto: uring where the kernel offers it (the default).",
       valueName: "how"))
   var fuseTransport = Transport.usual
 
@@ -104,9 +105,9 @@ struct DiskOptions: ParsableArguments {
   enum Transport: String, ExpressibleByArgument, CaseIterable {
     case auto, dev, uring
 
-    /// What `PVDISK_FUSE_TRANSPORT` says, or /dev/fuse (docs/decisions/0030-fuse-over-io-uring.md).
+    /// What `PVDISK_FUSE_TRANSPORT` says, or what the kernel offers (docs/decisions/0030-fuse-over-io-uring.md).
     static var usual: Transport {
-      unsafe getenv("PVDISK_FUSE_TRANSPORT").flatMap { unsafe Self(rawValue: String(cString: $0)) } ?? .dev
+      unsafe getenv("PVDISK_FUSE_TRANSPORT").flatMap { unsafe Self(rawValue: String(cString: $0)) } ?? .auto
     }
   }
 

@@ -96,7 +96,7 @@ struct DoctorCommand: ParsableCommand {
     }
     return DoctorFinding(
       name: "fuse-over-io_uring", state: "better",
-      finding: "off; --fuse-transport uring, faster for many jobs at once, needs it",
+      finding: "off; mounts are slower without it",
       remedy: "echo Y | sudo tee \(parameter)")
   }
 

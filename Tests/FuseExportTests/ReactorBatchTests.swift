@@ -43,7 +43,8 @@ struct ReactorBatchTests {
         device: disk, queue: queue, transport: channel,
         settings: ReactorSettings(
           namespace: namespace, counters: counters, writeCounts: memory.region.slice(at: 1024, byteCount: 128),
-          gate: WriteGate(memory: memory.region, seat: 0, seatCount: 1), slotCount: slots, maximumTransfer: 8192,
+          gate: WriteGate(memory: memory.region, seat: 0, seatCount: 1), slotCount: slots, guestCount: 0,
+          maximumTransfer: 8192,
           spinNanoseconds: 0, isReadOnly: false))
       kernel = OwnedDescriptor(ends[0])
       self.stop = stop

@@ -58,7 +58,7 @@ class Measured:
         self.notifications = notifications
         self.idle = idle
         names = {name for by_exporter in summary.values() for name in by_exporter}
-        self.default = "pvdisk-dev" if "pvdisk-dev" in names else "pvdisk-uring"
+        self.default = "pvdisk-uring" if "pvdisk-uring" in names else "pvdisk-dev"
 
     def value(self, cell, exporter, field="requests_per_second"):
         """A median."""

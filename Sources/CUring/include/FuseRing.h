@@ -29,6 +29,11 @@ void pv_fuse_ring_commit(struct pv_fuse_ring *ring, uint16_t queue, uint64_t tag
 /// Prepares a completion for the moment when a descriptor is readable, or now if it is.
 void pv_fuse_ring_watch(struct pv_fuse_ring *ring, uint64_t tag, int fd);
 
+/// The ring's descriptor, by which another ring tells it something.
+int pv_fuse_ring_descriptor(const struct pv_fuse_ring *ring);
+/// Prepares a completion with `value` in another ring. It costs none here, unless it fails: then `refusal` is the tag.
+void pv_fuse_ring_tell(struct pv_fuse_ring *ring, int other, uint64_t tag, uint32_t value, uint64_t refusal);
+
 /// Hands what was prepared to the kernel and lets it post completions, and with `wait` sleeps until there is one. 0 or a
 /// negative errno.
 int pv_fuse_ring_enter(struct pv_fuse_ring *ring, bool wait);
