@@ -33,7 +33,7 @@ fuzzer() {
   # is made with the defaults.
   PVDISK_FUZZ_TARGET=$target PVDISK_FUZZ_NEIGHBOURS=$neighbours SWIFT_BACKTRACE=enable=no \
     ASAN_OPTIONS=symbolize=0:detect_leaks=0:malloc_context_size=1:quarantine_size_mb=1:thread_local_quarantine_size_kb=64:detect_stack_use_after_return=0:max_malloc_fill_size=0 \
-    .build-fuzz/release/pvdisk-fuzz -detect_leaks=0 -timeout=30 -rss_limit_mb=4096 -max_len="${length[$target]}" \
+    .build-fuzz/release/pvdisk-fuzz -detect_leaks=0 -timeout=1200 -rss_limit_mb=4096 -max_len="${length[$target]}" \
     -use_counters=$counters -reload=0 -artifact_prefix="fuzz-findings/$target-" "$@"
 }
 status=0

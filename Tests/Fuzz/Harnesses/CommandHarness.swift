@@ -24,6 +24,7 @@ final class CommandHarness: Harness {
     "--", "-", "", "--json", "--help", "--version", "d.img", "m", "64M", "1T", "18446744073709551615", "-1", "0", "n0",
     "r5", "nodes", "holdoff/poll", "1.5GiB", "ro", "uid=0", "queues=4", "watches=",
   ]
+  private static let units = ["", "K", "m", "G", "TiB", "p", "P", "PiB", "b", "x"]
   private let disk: DiskOptions
   private let store: XenStoredQuotaOptions
 
@@ -55,7 +56,11 @@ final class CommandHarness: Harness {
     switch choice {
     case 0..<160: return Self.words[Int(choice) % Self.words.count]
     case 160..<200: return Self.words[Int(input.byte()) % Self.words.count] + "=" + input.text()
-    case 200..<220: return "\(input.number(UInt64.self))"
+    case 200..<210: return "\(input.number(UInt64.self))"
+    case 210..<220:
+      // A size with a point.
+      let unit = Self.units[Int(choice) % Self.units.count]
+      return "\(input.number(UInt32.self) >> (UInt32(input.byte()) & 31)).\(input.byte() % 10)\(unit)"
     default: return input.text()
     }
   }

@@ -40,8 +40,9 @@ import Synchronization
     behaviour.capacity = Self.slots + 1
     if choices & 1 != 0 { behaviour.badSectors = 8..<10 }
     if choices & 2 != 0 { behaviour.flushError = EIO }
+    // More than a buffer holds.
     let geometry = BlockGeometry(
-      sectorCount: 24, logicalSectorSize: choices & 4 != 0 ? 4096 : 512, isReadOnly: choices & 8 != 0,
+      sectorCount: 40, logicalSectorSize: choices & 4 != 0 ? 4096 : 512, isReadOnly: choices & 8 != 0,
       discard: choices & 1 == 0 ? DiscardAbility(isSecureSupported: false, leavesZeros: true) : nil)
     disk = try MemoryDisk(geometry: geometry, behaviour: behaviour)
     var ends: [CInt] = [0, 0]
@@ -73,7 +74,7 @@ import Synchronization
       device: disk, queue: queue, transport: channel,
       settings: ReactorSettings(
         namespace: namespace, counters: counters, writeCounts: memory.region.slice(at: 1024, byteCount: 128),
-        gate: WriteGate(memory: memory.region, seat: 0, seatCount: 1), slotCount: Self.slots,
+        gate: WriteGate(memory: memory.region, seat: 0, seatCount: 1), slotCount: Self.slots, guestCount: 0,
         maximumTransfer: Self.transfer, spinNanoseconds: 0, isReadOnly: geometry.isReadOnly))
   }
 

@@ -58,7 +58,7 @@ final class HandshakeWorld {
       knobs: FrontendKnobs(), blockProtocol: .x86_64)
     if hasHostileFrontend {
       try backend.probe()
-      try grantRings()
+      try Self.grantRings(machine)
     } else {
       try frontend.probe()
     }
@@ -69,7 +69,7 @@ final class HandshakeWorld {
   }
 
   /// Pages and a port that a frontend of bad will can name.
-  private func grantRings() throws {
+  private static func grantRings(_ machine: PlainMachine) throws {
     let pages = try machine.guest.allocatePages(4)
     for (index, reference) in try machine.guest.allocateReferences(4).enumerated() {
       let frame = FrameNumber(rawValue: pages.firstFrame.rawValue + UInt64(index))

@@ -87,10 +87,12 @@ final class ImageHarness: Harness {
     }
   }
 
-  /// A header as it should be, with some of its bytes changed.
+  /// A header as it should be, with some of its bytes changed, or too short.
   private func header(_ input: inout FuzzInput, _ this: Case) -> [UInt8] {
     var bytes = TagHeader.bytes(form: this.form, sectorCount: this.sectors)
-    for _ in 0..<(input.byte() & 3) { bytes[Int(input.byte()) % bytes.count] = input.byte() }
+    let choice = input.byte()
+    for _ in 0..<(choice & 3) { bytes[Int(input.byte()) % bytes.count] = input.byte() }
+    if choice & 4 != 0 { bytes.removeLast(Int(input.byte()) % bytes.count) }
     input.append(input.remaining, to: &bytes)
     return bytes
   }
