@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: matrix run test bench bench-ring bench-store store-clients count soak fuzz-store fuzz-ring fuzz-response deaths real-xen compare-xenstored hostile reliability reclaim verify-models build release check format install uninstall clean fuzz asan tsan
+.PHONY: transports matrix run test bench bench-ring bench-store store-clients count soak fuzz-store fuzz-ring fuzz-response deaths real-xen compare-xenstored hostile reliability reclaim verify-models build release check format install uninstall clean fuzz asan tsan
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -83,6 +83,16 @@ count: ## instructions of one request, by callgrind, against a ceiling
 	@.ci/setup test
 	@$(SWIFT) build -c release --product pvdisk
 	@python3 Tests/Performance/instructions.py --pvdisk $(RELEASE)
+
+transports: ## the end-to-end tests over every transport that the kernel offers, in every placement
+	@.ci/setup test
+	@$(SWIFT) build --build-tests
+	@offered=dev; grep -q Y /sys/module/fuse/parameters/enable_uring 2> /dev/null && offered="dev uring" || \
+	  echo "transports: io_uring is switched off and left out ('pvdisk doctor' says how to switch it on)"; \
+	for transport in $$offered; do for placement in inline threads; do \
+	  echo "transports: $$transport, $$placement"; \
+	  PVDISK_FUSE_TRANSPORT=$$transport PVDISK_PLACEMENT=$$placement .ci/suite $(SWIFT) --filter EndToEndTests || exit; \
+	done; done
 
 soak: ## fio verification and random operations beside an oracle, on every transport and placement: SOAK="--hours 1"
 	@.ci/setup test

@@ -31,8 +31,10 @@ enum Sharing {
 extension FuseRing {
   @usableFromInline
   func guestBuffer(_ slot: Int) -> MemoryExtent {
-    MemoryExtent(
-      address: UInt(frame(slot).load(UInt64.self, at: RingFrame.bufferAddress)), byteCount: payloadCapacity)
+    let frame = frame(slot)
+    return MemoryExtent(
+      address: UInt(frame.load(UInt64.self, at: RingFrame.bufferAddress)),
+      byteCount: Int(frame.load(UInt32.self, at: RingFrame.bufferByteCount)))
   }
 
   /// The memory of an entry.

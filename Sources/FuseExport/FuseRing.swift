@@ -11,7 +11,8 @@ public import GuestMemory
 ///     128    the operation's own structure, 128 bytes
 ///     256    struct fuse_uring_ent_in_out: flags, the number to commit with, bytes in the buffer
 ///     288    the answer's structure, 208 bytes; the kernel wants it in the buffer
-///     496    the kernel's queue; whether it has ever sent a request into this memory; the buffer's address at 504
+///     496    the kernel's queue; whether it has ever sent a request into this memory; the buffer's length at 500,
+///            its address at 504
 enum RingFrame {
   static let byteCount = 512
   static let arguments = 128
@@ -21,6 +22,7 @@ enum RingFrame {
   static let smallAnswerCapacity = 208
   static let kernelQueue = 496
   static let isServing = 498
+  static let bufferByteCount = 500
   static let bufferAddress = 504
 }
 
@@ -58,7 +60,7 @@ struct FuseRing: FuseTransport, ~Copyable {
   var given: UInt32 = 0
   /// What the desk says.
   var isBusy = false
-  let payloadCapacity: Int
+  private let payloadCapacity: Int
   private let stopDescriptor: CInt
   private let deviceDescriptor: CInt
   let counters: ReactorCounters
@@ -100,6 +102,7 @@ struct FuseRing: FuseTransport, ~Copyable {
     liveEntries = queues.entryCount
     for slot in 0..<queues.entryCount {
       frame(slot).store(queues.queue(ofEntry: slot), at: RingFrame.kernelQueue)
+      frame(slot).store(UInt32(buffers[slot].byteCount), at: RingFrame.bufferByteCount)
       frame(slot).store(UInt64(buffers[slot].address), at: RingFrame.bufferAddress)
     }
   }

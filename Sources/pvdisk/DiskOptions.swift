@@ -36,7 +36,7 @@ struct DiskOptions: ParsableArguments {
   @OptionGroup var rings: RingArguments
 
   @Option(help: ArgumentHelp("inline: both ends on one thread; threads: each on its own.", valueName: "where"))
-  var placement = Placement.inline
+  var placement = Placement.usual
 
   @Option(help: ArgumentHelp("Bytes in a logical sector: 512 or 4096.", valueName: "bytes"))
   var sectorSize: Int?
@@ -159,5 +159,10 @@ struct DiskOptions: ParsableArguments {
   }
 }
 
-extension Placement: ExpressibleByArgument {}
+extension Placement: ExpressibleByArgument {
+  /// What `PVDISK_PLACEMENT` says, or both ends on one thread.
+  static var usual: Placement {
+    unsafe getenv("PVDISK_PLACEMENT").flatMap { unsafe Self(rawValue: String(cString: $0)) } ?? .inline
+  }
+}
 extension GuestStoreTransport: ExpressibleByArgument {}

@@ -4,6 +4,7 @@
 
   kill     the daemon is killed: with SIGSTOP first, so that all 64 calls are certain to wait
   abort    the connection is aborted through the fusectl file system, the daemon being stopped; then it goes on, and must end
+           (over io_uring it goes on at once: what the kernel has put into a stopped process's ring waits for that process)
   lazy     umount -l: what is open goes on working, and the daemon ends when the last file is closed
   client   the process that makes the 64 calls is killed; the disk serves the next one, and is unmounted in peace
 
@@ -27,6 +28,7 @@ import time
 
 PATIENCE = 60
 KINDS = ["kill", "abort", "lazy", "client"]
+SWITCH = "/sys/module/fuse/parameters/enable_uring"
 
 
 def client(path, count, syncs):
@@ -83,6 +85,10 @@ class Harness:
         self.slowest = dict.fromkeys(KINDS, 0.0)
         self.done = dict.fromkeys(KINDS, 0)
         self.least_waiting, self.syncs = None, False
+        self.transport, self.transports = "dev", ["dev"]
+        if os.path.exists(SWITCH):
+            with open(SWITCH) as switch:
+                self.transports += ["uring"] if switch.read().startswith("Y") else []
 
     def mount_line(self):
         with open("/proc/self/mountinfo") as mounts:
@@ -101,7 +107,8 @@ class Harness:
 
     def options_of_mount(self):
         pick = self.random.choice
-        return ["--queues", pick(["1", "2"])] + pick([[], ["--placement", "threads"]]) + pick([[], ["--no-persistent"]])
+        self.transport = pick(self.transports)
+        return ["--fuse-transport", self.transport, "--queues", pick(["1", "2"])] + pick([[], ["--placement", "threads"]]) + pick([[], ["--no-persistent"]])
 
     def waiting(self, connection):
         with open(os.path.join(connection, "waiting")) as waiting:
@@ -173,6 +180,8 @@ class Harness:
         since = time.monotonic()
         with open(os.path.join(connection, "abort"), "w") as abort:
             abort.write("1")
+        if self.transport == "uring":
+            os.kill(daemon.pid, signal.SIGCONT)
         self.ended("abort", callers, since)
         self.expect_errors("abort", callers)
         os.kill(daemon.pid, signal.SIGCONT)
