@@ -9,7 +9,7 @@ import XenWire
 @testable import pvdisk
 
 /// What stands on command lines: our own parsers of sizes, policies, quotas and mount options, and what options may not go
-/// together; each 64th time a whole line, through the library that takes it apart.
+/// together; each 256th time a whole line, through the library that takes it apart.
 final class CommandHarness: Harness {
   static let focus = "6pvdisk 8XenStore11StoreQuotas 9PVMachine17DiskConfiguration"
   /// Words that a command line is made of, beside any others.

@@ -11,7 +11,7 @@ import PVPeers
 
 /// What a tag file beside an image begins with, and what an image is: any bytes and any length.
 ///
-/// The bytes are judged in memory; each 64th time a file is made of them, too, and must be judged alike.
+/// The bytes are judged in memory; each 256th time a file is made of them, too, and must be judged alike.
 final class ImageHarness: Harness {
   static let focus = "10Protection 10DiskImages ImageHarness"
   private let path = "/dev/shm/pvdisk-fuzz.\(getpid())"
