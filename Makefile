@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := .build/release/pvdisk
 
-.PHONY: transports matrix run test bench bench-ring bench-store store-clients count soak fuzz-store fuzz-ring fuzz-response deaths real-xen compare-xenstored hostile reliability reclaim verify-models build release check format install uninstall clean fuzz asan tsan
+.PHONY: transports matrix run test bench bench-ring bench-store bench-storm store-clients count soak fuzz-store fuzz-ring fuzz-response deaths real-xen compare-xenstored hostile reliability reclaim verify-models build release check format install uninstall clean fuzz asan tsan
 
 run: ## mount an image, make a filesystem on it, use it, check it
 	@.ci/setup run
@@ -50,6 +50,10 @@ bench-store: ## the XenStore through its socket beside a bare echo, and in proce
 	@$(SWIFT) build -c release --product store-benchmark
 	@.build/release/store-benchmark $(BENCH)
 
+bench-storm: ## a disk beside a hostile domain's storms of events, states and watches: BENCH="seconds rounds events-a-second"
+	@$(SWIFT) build -c release --product storm-benchmark
+	@.build/release/storm-benchmark $(BENCH)
+
 store-clients: ## a Python client from the package index against the XenStore (needs the network once)
 	@.ci/setup test
 	@$(SWIFT) build -c release --product pvdisk
@@ -74,7 +78,7 @@ fuzz-response: ## hostile backends against a frontend, in a release build: FUZZ=
 	@$(SWIFT) build -c release --product response-fuzz
 	@.build/release/response-fuzz $(or $(FUZZ),10000000)
 
-matrix: ## every way in which two ends can be connected, and 10 000 connections, in a release build
+matrix: ## every way in which two ends can be connected, 10 000 connections, and 10 000 events under I/O, in a release build
 	@.ci/setup test
 	@PVDISK_MATRIX=1 $(SWIFT) test -c release $(TESTABLE) --filter MatrixTests
 	@PVDISK_MATRIX=1 $(SWIFT) test -c release $(TESTABLE) --skip-build --filter CycleTests

@@ -205,6 +205,13 @@ let package = Package(
       name: "store-benchmark", dependencies: ["XenStore", "XenWire", "CLinux"],
       path: "Tests/Performance/StoreBenchmark", swiftSettings: checked),
     .executableTarget(
+      name: "storm-benchmark",
+      dependencies: [
+        "PVMachine", "PVTestSupport", "BlockFront", "BlockIO", "XenBus", "XenHypervisor", "XenStore", "XenWire",
+        "CLinux",
+      ],
+      path: "Tests/Performance/StormBenchmark", swiftSettings: checked),
+    .executableTarget(
       name: "ring-fuzz", dependencies: ["PVPeers", "PVTestSupport", "CLinux"], path: "Tests/Fuzz/RingStorm",
       swiftSettings: checked),
     .executableTarget(

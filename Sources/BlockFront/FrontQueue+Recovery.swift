@@ -57,6 +57,15 @@ extension FrontQueue {
     canIssueMore = true
   }
 
+  /// Takes I/O again for another queue to carry: the disk is back, with no ring for this queue.
+  public mutating func awaitCarrier() {
+    guard isSuspended else { return }
+    quarantine = endAgain(quarantine)
+    counters.set(UInt64(quarantine.count), at: FrontCounter.stuck_pages.rawValue)
+    // As at a connection of its own: no data may lie in a page that a backend kept.
+    isBroken = !quarantine.isEmpty
+  }
+
   /// Pages behind the zero pages, for descriptors and tuples.
   private var ownPageCount: Int { arena.pages.count - arena.descriptorPage }
 

@@ -47,6 +47,9 @@ extension RawImage {
     }
   }
 
+  /// How often, and how far apart in microseconds, a device is tried again that somebody has claimed.
+  private static let claimTries = 50, claimPause: useconds_t = 20_000
+
   private static func openDescriptor(
     path: String, options: ImageOptions, isBlockDevice: Bool
   ) throws(BlockError) -> CInt {
@@ -54,7 +57,12 @@ extension RawImage {
     if options.cache == .none { flags |= pv_o_direct }
     // Claims the device from mounts and other claimants; writers only, since readers may be several.
     if isBlockDevice && options.access == .readWrite { flags |= O_EXCL }
-    let descriptor = ImageSystemCalls.open(path, flags: flags)
+    var descriptor = ImageSystemCalls.open(path, flags: flags)
+    // As with locks: what a killed process had claimed, its rings of io_uring hold for a moment more.
+    for _ in 0..<claimTries where isBlockDevice && descriptor == -EBUSY {
+      usleep(claimPause)
+      descriptor = ImageSystemCalls.open(path, flags: flags)
+    }
     if descriptor >= 0 { return descriptor }
     if isBlockDevice && descriptor == -EBUSY { throw .locked(path: path, holder: "a mount, or another claim") }
     if options.cache == .none && descriptor == -EINVAL {

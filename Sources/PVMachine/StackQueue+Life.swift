@@ -58,7 +58,10 @@ extension StackQueue where Image: ~Copyable {
   }
 
   /// Sends its I/O through another queue's ring from now on.
-  mutating func travel(through detour: Detour) { self.detour = detour }
+  mutating func travel(through detour: Detour) {
+    self.detour = detour
+    front.awaitCarrier()
+  }
 
   /// Lets its requests name a neighbour's buffers.
   mutating func reach(_ neighbour: BufferPages<EmulatedPlatform>) { front.reach(neighbour) }

@@ -20,8 +20,10 @@ struct EventSlot: ~Copyable {
   @usableFromInline let records: UnsafeMutablePointer<Atomic<UInt64>>
   /// The shared-info page, and the `vcpu_info`s behind it.
   @usableFromInline let sharedInfo: SharedRegion
-  /// The virtual CPUs' wake-up state.
-  @usableFromInline let virtualCPUs: UnsafeMutablePointer<VirtualCPUState>
+  /// How the virtual CPUs are woken, by whatever thread.
+  @usableFromInline let wakes: UnsafeMutablePointer<WakeState>
+  /// Where the virtual CPUs' threads stand, each for its own eyes.
+  @usableFromInline let cursors: UnsafeMutablePointer<DeliveryCursor>
   /// Whether events are delivered by the FIFO interface; set after `fifo`.
   @usableFromInline let usesFIFO = Atomic<Bool>(false)
   /// The FIFO interface's state, made when the slot first needs it; it stays as long as the slot.
@@ -43,42 +45,45 @@ struct EventSlot: ~Copyable {
     self.recordMemory = recordMemory
     self.page = page
     self.pageMapping = pageMapping
-    unsafe virtualCPUs = .allocate(capacity: SharedInfo.virtualCPULimit)
+    unsafe wakes = .allocate(capacity: SharedInfo.virtualCPULimit)
+    unsafe cursors = .allocate(capacity: SharedInfo.virtualCPULimit)
     for index in 0..<SharedInfo.virtualCPULimit {
-      unsafe (virtualCPUs + index).initialize(to: VirtualCPUState())
+      unsafe (wakes + index).initialize(to: WakeState())
+      unsafe (cursors + index).initialize(to: DeliveryCursor())
     }
   }
 
   deinit {
     for index in 0..<SharedInfo.virtualCPULimit {
-      if unsafe virtualCPUs[index].wake.descriptor >= 0 { _ = close(unsafe virtualCPUs[index].wake.descriptor) }
+      if unsafe wakes[index].descriptor >= 0 { _ = close(unsafe wakes[index].descriptor) }
     }
     if let fifo = unsafe fifo {
       unsafe fifo.deinitialize(count: 1)
       unsafe fifo.deallocate()
     }
-    unsafe virtualCPUs.deinitialize(count: SharedInfo.virtualCPULimit)
-    unsafe virtualCPUs.deallocate()
+    unsafe wakes.deinitialize(count: SharedInfo.virtualCPULimit)
+    unsafe wakes.deallocate()
+    unsafe cursors.deallocate()
   }
 
   /// Makes the wake-up descriptor of a CPU that is to run; that of an earlier domain is used again.
   func bringUp(_ virtualCPU: Int) throws(SystemError) {
-    guard unsafe virtualCPUs[virtualCPU].wake.descriptor < 0 else { return }
+    guard unsafe wakes[virtualCPU].descriptor < 0 else { return }
     let descriptor = eventfd(0, CInt(EFD_CLOEXEC) | CInt(EFD_NONBLOCK))
     guard descriptor >= 0 else { throw SystemError("eventfd") }
-    unsafe virtualCPUs[virtualCPU].wake.descriptor = descriptor
+    unsafe wakes[virtualCPU].descriptor = descriptor
   }
 
   /// Forgets what an earlier domain left.
   func clear() {
     sharedInfo.fill(0)
     for index in 0..<SharedInfo.virtualCPULimit {
-      unsafe virtualCPUs[index].wake.kicksSent.store(0, ordering: .relaxed)
-      unsafe virtualCPUs[index].wake.kicksSaved.store(0, ordering: .relaxed)
-      let wasKicked = unsafe virtualCPUs[index].wake.end()
-      unsafe virtualCPUs[index].cursor.settle(
-        wasKicked: wasKicked, descriptor: unsafe virtualCPUs[index].wake.descriptor)
-      unsafe virtualCPUs[index].cursor.restart()
+      unsafe wakes[index].kicksSent.store(0, ordering: .relaxed)
+      unsafe wakes[index].kicksSaved.store(0, ordering: .relaxed)
+      let wasKicked = unsafe wakes[index].end()
+      unsafe cursors[index].settle(
+        wasKicked: wasKicked, descriptor: unsafe wakes[index].descriptor)
+      unsafe cursors[index].restart()
     }
     usesFIFO.store(false, ordering: .sequentiallyConsistent)
     if let fifo = unsafe fifo { unsafe fifo.pointee.retire() }
@@ -87,8 +92,8 @@ struct EventSlot: ~Copyable {
   /// Forgets what the CPUs had begun to take from FIFO queues.
   func forgetQueues() {
     for index in 0..<SharedInfo.virtualCPULimit {
-      unsafe virtualCPUs[index].cursor.localHeads = InlineArray(repeating: 0)
-      unsafe virtualCPUs[index].cursor.readyQueues = 0
+      unsafe cursors[index].localHeads = InlineArray(repeating: 0)
+      unsafe cursors[index].readyQueues = 0
     }
   }
 
@@ -155,7 +160,7 @@ extension EventSlot {
   func markUpcallPending(_ virtualCPU: Int) {
     let byte = sharedInfo.word8(
       at: SharedInfo.virtualCPUOffset(virtualCPU) + SharedInfo.upcallPendingOffset)
-    if byte.exchange(1) == 0 { unsafe virtualCPUs[virtualCPU].wake.kick() }
+    if byte.exchange(1) == 0 { unsafe wakes[virtualCPU].kick() }
   }
 
   /// Clears a port's mask and raises it again if it is pending.

@@ -13,24 +13,24 @@ extension VirtualCPU {
     let readyWord = control.word32(at: FIFOLayout.readyOffset)
     // Other bits are nonsense that only the guest itself can have written.
     let queues: UInt32 = 0xFFFF
-    var ready = unsafe (state.pointee.cursor.readyQueues | readyWord.exchange(0)) & queues
+    var ready = unsafe (cursor.pointee.readyQueues | readyWord.exchange(0)) & queues
     var count = 0
     var steps = 0
     // A masked or forgotten port is a step without an event.
     while ready != 0, count < limit, steps < limit * 4 {
       let priority = ready.trailingZeroBitCount
       steps += 1
-      var port = unsafe state.pointee.cursor.localHeads[priority]
+      var port = unsafe cursor.pointee.localHeads[priority]
       if port == 0 { port = control.word32(at: FIFOLayout.headOffset + priority * 4).loadAcquiring() }
       guard let word = unsafe fifo.pointee.word(port) else {
         ready &= ~(1 << UInt32(priority))
-        unsafe state.pointee.cursor.localHeads[priority] = 0
+        unsafe cursor.pointee.localHeads[priority] = 0
         continue
       }
       let seen = Self.unlink(word)
       let next = seen & FIFOLayout.linkMask
       if next == 0 { ready &= ~(1 << UInt32(priority)) }
-      unsafe state.pointee.cursor.localHeads[priority] = next
+      unsafe cursor.pointee.localHeads[priority] = next
       if seen & FIFOLayout.pending != 0, seen & FIFOLayout.masked == 0 {
         word.fetchAnd(~FIFOLayout.pending)
         body(EventPort(rawValue: port))
@@ -38,7 +38,7 @@ extension VirtualCPU {
       }
       ready |= readyWord.exchange(0) & queues
     }
-    unsafe state.pointee.cursor.readyQueues = ready
+    unsafe cursor.pointee.readyQueues = ready
     // What is left for the next call must not be slept over.
     if ready != 0 { _ = upcallPending.exchange(1) }
     return count

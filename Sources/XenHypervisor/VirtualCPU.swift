@@ -20,12 +20,13 @@ public import XenWire
 ///
 /// **Assumptions.** All but the counters belong to one thread at a time.
 @safe public final class VirtualCPU: @unchecked Sendable {
-  // SAFETY: the slot's memory lives as long as `channels`; the state's private half is used by the owning thread only.
+  // SAFETY: the slot's memory lives as long as `channels`; the cursor is used by the owning thread only.
   /// The CPU's number in its domain.
   public let index: Int
   let channels: EventChannels
   @usableFromInline let slot: UnsafeMutablePointer<EventSlot>
-  @usableFromInline let state: UnsafeMutablePointer<VirtualCPUState>
+  @usableFromInline let wake: UnsafeMutablePointer<WakeState>
+  @usableFromInline let cursor: UnsafeMutablePointer<DeliveryCursor>
   @usableFromInline let upcallPending: SharedWord<UInt8>
   @usableFromInline let selector: SharedWord<UInt64>
 
@@ -33,7 +34,8 @@ public import XenWire
     self.index = index
     self.channels = channels
     unsafe slot = channels.slot
-    unsafe state = slot.pointee.virtualCPUs + index
+    unsafe wake = slot.pointee.wakes + index
+    unsafe cursor = slot.pointee.cursors + index
     let memory = unsafe slot.pointee.sharedInfo
     let info = SharedInfo.virtualCPUOffset(index)
     upcallPending = memory.word8(at: info + SharedInfo.upcallPendingOffset)
@@ -69,8 +71,8 @@ public import XenWire
     var words = selector.exchange(0)
     guard words != 0 else { return 0 }
     var count = 0
-    let startWord = unsafe state.pointee.cursor.resumeWord
-    let startBit = unsafe state.pointee.cursor.resumeBit
+    let startWord = unsafe cursor.pointee.resumeWord
+    let startBit = unsafe cursor.pointee.resumeBit
     let comesRoundAgain = startBit > 0 && words & (1 << UInt64(startWord)) != 0
     if comesRoundAgain { count += takeWord(startWord, bits: ~0 << UInt64(startBit), body) }
     if comesRoundAgain { words &= ~(1 << UInt64(startWord)) }
@@ -104,8 +106,8 @@ public import XenWire
         continue
       }
       pending.fetchAnd(~(1 << UInt64(bit)))
-      unsafe state.pointee.cursor.resumeWord = bit == 63 ? (word + 1) & 63 : word
-      unsafe state.pointee.cursor.resumeBit = bit == 63 ? 0 : bit + 1
+      unsafe cursor.pointee.resumeWord = bit == 63 ? (word + 1) & 63 : word
+      unsafe cursor.pointee.resumeBit = bit == 63 ? 0 : bit + 1
       body(EventPort(rawValue: UInt32(word * 64 + bit)))
       count += 1
     }
@@ -119,12 +121,12 @@ public import XenWire
   public func bringUp() throws(SystemError) { try unsafe slot.pointee.bringUp(index) }
 
   /// The eventfd that becomes readable when a sleeping CPU is kicked; owned by the hypervisor; -1 for a CPU that is down.
-  @inlinable public var wakeDescriptor: CInt { unsafe state.pointee.wake.descriptor }
+  @inlinable public var wakeDescriptor: CInt { unsafe wake.pointee.descriptor }
 
   /// Says that the thread is about to sleep; false when something arrived already, and then it must not.
   @inlinable
   public func prepareToSleep() -> Bool {
-    unsafe state.pointee.wake.sleep.store(WakeState.sleeping, ordering: .sequentiallyConsistent)
+    unsafe wake.pointee.sleep.store(WakeState.sleeping, ordering: .sequentiallyConsistent)
     if upcallPending.loadSequential() == 0 { return true }
     didWake()
     return false
@@ -133,8 +135,8 @@ public import XenWire
   /// Says that the thread is awake again, and takes back the token of a kick; call it however the sleep ended.
   @inlinable
   public func didWake() {
-    let wasKicked = unsafe state.pointee.wake.end()
-    unsafe state.pointee.cursor.settle(wasKicked: wasKicked, descriptor: wakeDescriptor)
+    let wasKicked = unsafe wake.pointee.end()
+    unsafe cursor.pointee.settle(wasKicked: wasKicked, descriptor: wakeDescriptor)
   }
 
   /// Sleeps until something is pending or the time is over; false when it was the time.
@@ -155,7 +157,7 @@ public import XenWire
   }
 
   /// Kicks that a sender had to send because the thread slept.
-  public var kicksSent: UInt64 { unsafe state.pointee.wake.kicksSent.load(ordering: .relaxed) }
+  public var kicksSent: UInt64 { unsafe wake.pointee.kicksSent.load(ordering: .relaxed) }
   /// Kicks that were not needed because the thread was awake.
-  public var kicksSaved: UInt64 { unsafe state.pointee.wake.kicksSaved.load(ordering: .relaxed) }
+  public var kicksSaved: UInt64 { unsafe wake.pointee.kicksSaved.load(ordering: .relaxed) }
 }

@@ -4,19 +4,9 @@ import CLinux
 import Glibc
 public import Synchronization
 
-/// What the hypervisor keeps of one virtual CPU; stays in memory for its life, so that a late sender is harmless.
-///
-/// The half that senders touch and the half that belongs to the CPU's thread stand in different cache lines.
-@usableFromInline
-struct VirtualCPUState: ~Copyable {
-  @usableFromInline var wake = WakeState()
-  private let gap = InlineArray<12, UInt64>(repeating: 0)
-  @usableFromInline var cursor = DeliveryCursor()
-
-  @inlinable init() {}
-}
-
 /// One virtual CPU's part in being woken; senders on any thread use it.
+///
+/// It stays in memory for the hypervisor's life, so that a late sender is harmless, and in cache lines of its own.
 @usableFromInline
 struct WakeState: ~Copyable {
   @usableFromInline static let awake: UInt32 = 0
@@ -29,6 +19,7 @@ struct WakeState: ~Copyable {
   @usableFromInline var descriptor: CInt = -1
   @usableFromInline let kicksSent = Atomic<UInt64>(0)
   @usableFromInline let kicksSaved = Atomic<UInt64>(0)
+  private let gap = InlineArray<12, UInt64>(repeating: 0)
 
   @inlinable init() {}
 
@@ -56,7 +47,7 @@ struct WakeState: ~Copyable {
   func end() -> Bool { sleep.exchange(Self.awake, ordering: .sequentiallyConsistent) == Self.kicked }
 }
 
-/// Where a virtual CPU's thread stands in taking its events; nobody else touches it.
+/// Where a virtual CPU's thread stands in taking its events; nobody else touches it, nor a cache line of it.
 @usableFromInline
 struct DeliveryCursor {
   /// Kicks whose token has not been read from the eventfd yet.
@@ -68,6 +59,7 @@ struct DeliveryCursor {
   @usableFromInline var localHeads = InlineArray<16, UInt32>(repeating: 0)
   /// The FIFO queues that are known not to be empty, one bit each.
   @usableFromInline var readyQueues: UInt32 = 0
+  private let gap = InlineArray<12, UInt64>(repeating: 0)
 
   @inlinable init() {}
 

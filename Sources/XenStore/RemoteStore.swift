@@ -303,7 +303,7 @@ private final class StoreLine: Sendable {
     }
     guard isFirst else { return }
     let line = self
-    _ = ThreadHandle.start {
+    let thread = ThreadHandle.start {
       while !line.isBroken {
         var entries = [
           pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0),
@@ -315,5 +315,7 @@ private final class StoreLine: Sendable {
         if entries[0].revents != 0 { line.collect() }
       }
     }
+    // It may be the thread itself that lets the last handle go.
+    thread?.detach()
   }
 }

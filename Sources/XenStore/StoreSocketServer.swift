@@ -139,7 +139,7 @@ public final class StoreSocketServer: Sendable {
   }
 }
 
-/// A thread that somebody will wait for.
+/// A thread that somebody will wait for, or that nobody will.
 struct ThreadHandle: Sendable {
   private let identifier: pthread_t
 
@@ -169,4 +169,7 @@ struct ThreadHandle: Sendable {
 
   /// Waits for the thread's end.
   func join() { pthread_join(identifier, nil) }
+
+  /// Lets the thread's stack go with it; nobody may wait for it then.
+  func detach() { pthread_detach(identifier) }
 }

@@ -6,6 +6,30 @@ import Synchronization
 
 /// Who has a disk's file open: loop devices and processes.
 enum DiskHolders {
+  /// How often, and how far apart in microseconds, a loop device is looked at that is about to go.
+  private static let tries = 100, pause: useconds_t = 20_000
+
+  /// Somebody who has the file open and is not about to let go, or nothing.
+  ///
+  /// The loop device of `mount -o loop` goes at `umount`, unless somebody else looks at it just then, as udev and `btrfs` look
+  /// at all block devices: then it goes when they have closed it, a moment later.
+  static func lasting(of file: String, except pid: Int32) -> String? {
+    for _ in 0..<tries {
+      guard let holder = first(of: file, except: pid) else { return nil }
+      guard isLeaving(holder) else { return holder }
+      usleep(pause)
+    }
+    return first(of: file, except: pid)
+  }
+
+  /// Whether this is a loop device that goes when nobody has it open, and that is not mounted.
+  private static func isLeaving(_ holder: String) -> Bool {
+    guard holder.hasPrefix("/dev/loop"), let name = holder.split(separator: "/").last,
+      readText("/sys/block/\(name)/loop/autoclear")?.first == "1"
+    else { return false }
+    return !MountTable.all().contains { $0.source == holder || $0.source.hasPrefix(holder + "p") }
+  }
+
   /// Somebody who has the file open, or nothing.
   static func first(of file: String, except pid: Int32) -> String? {
     for name in DirectoryListing.names(in: "/sys/block") where name.hasPrefix("loop") {

@@ -18,7 +18,7 @@ struct UmountCommand: ParsableCommand {
 
   func run() throws {
     guard let disk = RunningDisks.at(mountPoint) else { return try cleanUp() }
-    if !force, let holder = DiskHolders.first(of: disk.report.file, except: disk.report.pid) {
+    if !force, let holder = DiskHolders.lasting(of: disk.report.file, except: disk.report.pid) {
       throw Refusal("\(disk.report.file) is in use by \(holder); close it there, or use --force")
     }
     var request = ControlRequest(verb: force ? .stopNow : .stop)

@@ -246,15 +246,19 @@ static void strike_entry(struct io_uring_sqe *entry) {
 
 /// What the image's ring is entered with: entries that the kernel has not seen yet are struck here.
 int io_uring_submit_and_get_events(struct io_uring *ring) {
-  static int (*real)(struct io_uring *);
-  if (real == NULL) real = (int (*)(struct io_uring *))dlsym(RTLD_NEXT, "io_uring_submit_and_get_events");
+  static void *found;
+  void *real = __atomic_load_n(&found, __ATOMIC_RELAXED);
+  if (real == NULL) {
+    real = dlsym(RTLD_NEXT, "io_uring_submit_and_get_events");
+    __atomic_store_n(&found, real, __ATOMIC_RELAXED);
+  }
   if (plan.is_set) {
     // liburing forgets entries once they are offered, also those that the kernel had no room for: none is struck twice.
     for (unsigned place = ring->sq.sqe_head; place != ring->sq.sqe_tail; place++) {
       strike_entry(&ring->sq.sqes[place & *ring->sq.kring_mask]);
     }
   }
-  return real(ring);
+  return ((int (*)(struct io_uring *))real)(ring);
 }
 
 bool pv_faults_reach_rings(void) {

@@ -10,6 +10,9 @@ A third of the kills come at a system call: nothing outside the process changes 
 call, the n-th time it is made, is killing it at every step that anybody else could tell apart. Every pair of a call and an n has its
 turn before any comes again. The others come at any time. Some come while the disk is being unmounted.
 
+Three calls are made once in the life of a disk: that which mounts, that which unmounts, and the last sync of the image, for all syncs
+before it travel through io_uring. The last two need an end in peace to be met at all. `pvdisk create` is killed at its calls as well.
+
 Also checked: every caller of the dead disk gets an error, `pvdisk umount` takes the dead mount away, and the image can be mounted
 again at once, which shows that its lock went with the process.
 
@@ -30,10 +33,13 @@ import time
 SECTOR = 512
 PATIENCE = 60  # seconds; far beyond what anything here takes
 STEPS = [  # the calls by which the process changes or learns anything outside of itself
-    "pwritev2", "preadv2", "io_uring_enter", "writev", "readv", "read", "write", "fallocate", "fdatasync", "fsync",
-    "epoll_wait", "poll", "futex", "mmap", "munmap", "openat", "ioctl", "mount", "umount2", "close", "lseek", "eventfd2",
+    "pwritev2", "preadv2", "io_uring_enter", "writev", "readv", "read", "write", "fallocate",
+    "epoll_wait", "poll", "futex", "mmap", "munmap", "openat", "ioctl", "close", "lseek", "eventfd2",
 ]
 TIMES = [1, 2, 3, 5, 10, 30, 100, 300]  # the n-th of them
+ONCE = ["mount", "umount2", "fdatasync"]  # each as often as a call of the list above that is made half as often as it is offered
+AT_END = ["umount2", "fdatasync"]
+CREATING = ["openat", "ftruncate", "fsync"]  # the last of them is the image's own
 
 
 class Oracle:
@@ -130,7 +136,7 @@ class Harness:
         self.oracle = Oracle(options.sectors)
         self.can_trace = shutil.which("strace") is not None
         self.turns = []
-        self.hit = dict.fromkeys(STEPS, 0)
+        self.hit = dict.fromkeys(STEPS + ONCE + [f"create's {call}" for call in CREATING], 0)
         self.numbers = dict(kills=0, at_steps=0, while_unmounting=0, before_ready=0, flushes=0, slowest_release=0.0)
 
     def variant(self):
@@ -150,8 +156,8 @@ class Harness:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                 stderr=open(os.path.join(self.folder, "errors"), "wb"), start_new_session=True)
 
-    def kill(self, process, is_traced):
-        """Kills the process that holds the disk, and returns when it is gone."""
+    def signal(self, process, is_traced, number):
+        """Sends the process that holds the disk a signal."""
         victims = [process.pid]
         if is_traced:
             # strace ends when what it runs has ended; killed itself, it would leave that behind, half dead.
@@ -162,17 +168,16 @@ class Harness:
                 pass
         for pid in victims:
             try:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
             except ProcessLookupError:
                 pass
-        process.wait(PATIENCE)
 
     def step(self):
         """The next pair of a call and which of them to die at; nothing for a kill at any time."""
         if not self.can_trace or self.random.random() >= self.options.steps:
             return None
         if not self.turns:
-            self.turns = [(call, number) for call in STEPS for number in TIMES]
+            self.turns = [(call, number) for call in STEPS for number in TIMES] + 4 * [(call, 1) for call in ONCE]
             self.random.shuffle(self.turns)
         return self.turns.pop()
 
@@ -186,22 +191,24 @@ class Harness:
         path = os.path.join(self.point, "xvda")
         workers = self.begin_load(process, path)
         deadline = time.monotonic() + self.random.uniform(0, self.options.time) + (1.0 if step else 0)
-        unmounting = None
-        is_unmounting = self.random.random() < 0.15
+        unmounting, is_unmounting, is_ending = None, self.random.random() < 0.15, bool(step and step[0] in AT_END)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        if process.poll() is None and is_unmounting:
+        if is_ending and process.poll() is None:
+            unmounting = self.end_in_peace(process, step[0])
+        elif process.poll() is None and is_unmounting:
             unmounting = subprocess.Popen([self.options.pvdisk, "umount", "--force", self.point], stdin=subprocess.DEVNULL,
                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(self.random.uniform(0, 0.05))
             self.numbers["while_unmounting"] += 1
-        elif step and process.poll() == -signal.SIGKILL:
+        if step and process.poll() == -signal.SIGKILL:
             self.numbers["at_steps"] += 1
             self.hit[step[0]] += 1
-        elif process.poll() is not None:
+        elif process.poll() is not None and not unmounting and not is_ending:
             return [f"the disk ended by itself with status {process.poll()} before it was killed: {self.errors()}"]
         killed = time.monotonic()
-        self.kill(process, step is not None)
+        self.signal(process, step is not None, signal.SIGKILL)
+        process.wait(PATIENCE)
         for worker in workers:
             worker.join(PATIENCE)
             if worker.is_alive():
@@ -215,6 +222,40 @@ class Harness:
         if not workers:
             self.numbers["before_ready"] += 1
         return self.clean_up() + self.oracle.check(self.contents())
+
+    def end_in_peace(self, process, call):
+        """Has the disk end by itself, and returns when it has, most likely at that call; answers who waits for its end."""
+        self.numbers["while_unmounting"] += 1
+        # A disk that is told to end by a signal serves those who have it open until they close it.
+        if call == "umount2" and self.random.random() < 0.5:
+            self.signal(process, True, signal.SIGTERM)
+            process.wait(PATIENCE)
+            return None
+        waiting = subprocess.Popen([self.options.pvdisk, "umount", "--force", self.point], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process.wait(PATIENCE)
+        return waiting
+
+    def create(self):
+        """Makes another image, and dies at a call of that: what is there then is nothing, an empty file, or a whole image."""
+        call = self.random.choice(CREATING)
+        image, log = os.path.join(self.folder, "made.img"), os.path.join(self.folder, "calls")
+        command = ["strace", "-qq", "-o", log, "-P", image, "-e", f"inject={call}:signal=KILL:when=1", self.options.pvdisk,
+                   "create", image, "1M"]
+        status = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE).returncode
+        if status != -signal.SIGKILL:
+            return [f"pvdisk create ended with status {status}, and not at {call}"]
+        self.hit[f"create's {call}"] += 1
+        size = os.path.getsize(image) if os.path.exists(image) else None
+        if size not in {"openat": (None, 0), "ftruncate": (0, 1 << 20), "fsync": (1 << 20,)}[call]:
+            return [f"pvdisk create left {size} bytes at {call}"]
+        if size:
+            used = subprocess.run([self.options.pvdisk, "run", image, "--", "true"], capture_output=True, text=True, timeout=PATIENCE)
+            if used.returncode != 0:
+                return [f"what pvdisk create left at {call} cannot be used: {used.stderr.strip()}"]
+        if size is not None:
+            os.unlink(image)
+        return []
 
     def begin_load(self, process, path):
         limit = time.monotonic() + PATIENCE
@@ -255,6 +296,8 @@ class Harness:
         try:
             for number in range(1, self.options.kills + 1):
                 wrong = self.round()
+                if not wrong and self.can_trace and number % 20 == 0:
+                    wrong = self.create()
                 if wrong:
                     print(f"kill: after kill {number} of seed {self.options.seed}: {'; '.join(wrong[:5])}", file=sys.stderr)
                     print(self.errors(), file=sys.stderr)

@@ -121,6 +121,24 @@ struct BlockDeviceImageTests {
     try reader.close()
   }
 
+  @Test(
+    "a claim that only a killed process's ring still has is waited for", .enabled(if: RawImageLockTests.hasRings))
+  func claimOfTheDead() throws {
+    try scratch.write(Array(repeating: 7, count: 1 << 20))
+    let loop = try LoopDevice(file: scratch.file())
+    let descriptor = unsafe open(loop.path, O_RDWR | O_EXCL | O_CLOEXEC)
+    try #require(descriptor >= 0)
+    let end = RingEnd(try SubmissionRing(entryCount: 2, file: descriptor, engine: .automatic))
+    close(descriptor)
+    #expect(unsafe open(loop.path, O_RDWR | O_EXCL) == -1 && errno == EBUSY, "the ring has it")
+    let thread = PeerThread {
+      usleep(100_000)
+      end.close()
+    }
+    try RawImage.open(path: loop.path).close()
+    thread.join()
+  }
+
   @Test("writes that the device loses fail the flush of every queue")
   func lostWrites() throws {
     // A device over a file in a file system that is too small for it takes writes and cannot keep them.

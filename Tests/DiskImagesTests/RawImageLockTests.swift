@@ -112,13 +112,6 @@ struct RawImageLockTests {
   /// Whether this kernel lets us have a ring.
   static let hasRings = FaultSweepTests.engines.contains(.automatic)
 
-  /// A ring that another thread closes.
-  private final class RingEnd: Sendable {
-    private let ring: Mutex<SubmissionRing?>
-    init(_ ring: consuming SubmissionRing) { self.ring = Mutex(ring) }
-    func close() { ring.withLock { $0 = nil } }
-  }
-
   @Test("QEMU is kept off a writable image, and may read a read-only one", .enabled(if: hasQEMU))
   func qemu() throws {
     let probe = ["/usr/bin/qemu-io", "-r", "-f", "raw", "-c", "read 0 512", scratch.file()]
@@ -142,4 +135,11 @@ struct RawImageLockTests {
     let count = unsafe read(descriptor, &name, 63)
     return String(decoding: name.prefix(count - 1).map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
+}
+
+/// A ring that another thread closes.
+final class RingEnd: Sendable {
+  private let ring: Mutex<SubmissionRing?>
+  init(_ ring: consuming SubmissionRing) { self.ring = Mutex(ring) }
+  func close() { ring.withLock { $0 = nil } }
 }

@@ -82,6 +82,28 @@ struct EndingTests {
     #expect(try Array(Files.bytes(scene.image)[..<3]) == [1, 2, 3])
   }
 
+  @Test(
+    "umount waits for a loop device that is about to go, and refuses while one stays", .enabled(if: Program.canLoop))
+  func leavingLoop() throws {
+    let scene = try Scene(size: "64M")
+    let outcome = try scene.shell(
+      """
+      set -e
+      pvdisk mount --daemonize d.img m
+      mkfs.ext4 -q -F m/xvda; mkdir in; mount -o loop m/xvda in
+      pvdisk umount m 2>mounted && exit 9
+      loop=$(losetup -n -O NAME -j m/xvda)
+      # Somebody looks at it while it is unmounted, as udev does.
+      exec 3<$loop; umount in; (sleep 0.5) & exec 3<&-
+      losetup -n -O NAME -j m/xvda >left
+      pvdisk umount m
+      """)
+    #expect(outcome.status == 0, "\(outcome)")
+    #expect(try Files.text("\(scene.folder)/mounted").contains("is in use by /dev/loop"))
+    #expect(try Files.text("\(scene.folder)/left").contains("/dev/loop"), "it was there when umount was asked")
+    #expect(!scene.isMounted)
+  }
+
   @Test("fusermount3 -u ends it as well, flushed")
   func fusermount() throws {
     let scene = try Scene()

@@ -26,6 +26,8 @@ struct Crossing: ~Copyable {
   var traveller: Queue? = nil
   /// The traveller's completions, by tag.
   var codes: [UInt64: CInt] = [:]
+  /// What requests name, for as long as the queues are there.
+  private var named: [ScatteredMemory] = []
 
   static let sectorCount = 8192
 
@@ -93,6 +95,7 @@ struct Crossing: ~Copyable {
 
   /// Hands the traveller an I/O of one sector for each tag.
   mutating func submit(_ operation: IOOperation, _ tags: Range<Int>, _ memory: [ScatteredMemory]) {
+    named += memory
     for tag in tags {
       let outcome = traveller?.submit(.at(tag * 512, 512, operation, memory[tag], tag: UInt64(tag)))
       guard case .accepted? = outcome else {
@@ -204,6 +207,7 @@ struct DetourTests {
     #expect(isUntouched, "somebody wrote into pages that were given back")
     machine.guest.memory.free(pages)
     #expect(crossing.codes.isEmpty)
+    withExtendedLifetime(buffers) {}
   }
 
   @Test("fails when that queue gets no ring, instead of waiting for ever")
@@ -225,6 +229,26 @@ struct DetourTests {
     #expect(crossing.codes.values.allSatisfy { $0 == EIO })
     #expect(disk.phase == .connected, "\(String(describing: disk.failure))")
     machine.guest.grantTable.freeReferences(taken.withLock { $0 })
+  }
+
+  @Test("is carried again when the disk was gone and has come back")
+  func comesBack() throws {
+    let memory = try Self.sectors(4, seed: 5)
+    var crossing = try Crossing.start(.remap)
+    crossing.replaceBackend(queues: 1)
+    crossing.disk.closeFrontend()
+    let disk = crossing.disk
+    let isGone = crossing.turn { _ in disk.phase == .gone }
+    try #require(isGone)
+    crossing.submit(.write, 0..<2, memory)
+    try #require(crossing.turn { $0.codes.count == 2 }, "\(crossing.codes.count) of 2 came back")
+    #expect(crossing.codes.values.allSatisfy { $0 == EIO })
+    disk.reopen()
+    let isBack = crossing.turn { _ in disk.phase == .connected }
+    try #require(isBack)
+    crossing.submit(.write, 2..<4, memory)
+    try #require(crossing.turn { $0.codes.count == 4 }, "\(crossing.codes.count) of 4 came back")
+    #expect(crossing.codes[2] == 0 && crossing.codes[3] == 0)
   }
 
   @Test("takes its caller's protection tuples along, both ways")

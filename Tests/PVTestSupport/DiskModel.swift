@@ -11,6 +11,8 @@ public struct DiskModel {
     var sectors: Range<Int>
     var memory: ScatteredMemory?
     var expected: [UInt8]?
+    /// What was in the sectors that it changes.
+    var before: [UInt8]?
   }
 
   /// Bytes in a logical sector.
@@ -51,6 +53,7 @@ public struct DiskModel {
     let range = sectors.lowerBound * sectorSize..<sectors.upperBound * sectorSize
     let memory = operation == .read || operation == .write ? try pieces(of: sectors.count) : nil
     var request = Pending(operation: operation, sectors: sectors, memory: memory)
+    if operation != .read { request.before = Array(bytes[range]) }
     switch operation {
     case .read: request.expected = Array(bytes[range])
     case .write:
@@ -71,6 +74,24 @@ public struct DiskModel {
     guard completion.errorCode == 0 else { return "\(request.operation) failed: \(completion.errorCode)" }
     guard let expected = request.expected else { return nil }
     return request.memory?.bytes == expected ? nil : "sectors \(request.sectors) read wrong"
+  }
+
+  /// Takes back a request that failed because the disk went away: nil, or a sentence about what is wrong.
+  ///
+  /// Each of its sectors is as it was, or as it was to be if the disk may have been asked; what is there counts from now on.
+  public mutating func lose(_ tag: UInt64, found disk: [UInt8], mayBeDone: Bool) -> String? {
+    guard let request = pending.removeValue(forKey: tag) else { return "nobody asked for \(tag)" }
+    guard let before = request.before else { return nil }
+    for (index, sector) in request.sectors.enumerated() {
+      let range = sector * sectorSize..<(sector + 1) * sectorSize
+      let found = disk[range]
+      let isOld = found.elementsEqual(before[index * sectorSize..<(index + 1) * sectorSize])
+      guard isOld || mayBeDone && found.elementsEqual(bytes[range]) else {
+        return "sector \(sector) of a failed \(request.operation) is neither what it was nor what it was to be"
+      }
+      bytes.replaceSubrange(range, with: found)
+    }
+    return nil
   }
 
   private mutating func pieces(of sectorCount: Int) throws -> ScatteredMemory {

@@ -293,9 +293,9 @@ struct KickTokenTests {
     let port = try machine.guest.eventChannels.bindInterprocessor(to: 0)
     let cpu = machine.guest.virtualCPUs[0]
     // A sender has said "kicked", and was held up before it wrote the token.
-    unsafe cpu.state.pointee.wake.sleep.store(WakeState.kicked, ordering: .sequentiallyConsistent)
+    unsafe cpu.wake.pointee.sleep.store(WakeState.kicked, ordering: .sequentiallyConsistent)
     cpu.didWake()
-    unsafe cpu.state.pointee.wake.signal()
+    unsafe cpu.wake.pointee.signal()
     let answer = Tally()
     onThreads([
       { answer.set(cpu.sleep() ? 1 : 2) },
