@@ -107,9 +107,9 @@ hostile: ## the XenStore's long tests, twenty times as long, in a release build
 	@.ci/setup test
 	@PVDISK_TEST_SCALE=20 $(SWIFT) test -c release $(TESTABLE) --filter XenStoreTests
 
-fuzz: ## libFuzzer with the address sanitizer: FUZZ=600 seconds for each fuzzer
+fuzz: ## libFuzzer with the address sanitizer: FUZZ=600 seconds for each fuzzer, or RUNS=100000000 inputs; TARGETS="ring wire"
 	@.ci/setup run
-	@Tests/Fuzz/fuzz.sh $(or $(FUZZ),60)
+	@FUZZ=$(FUZZ) RUNS=$(RUNS) SEED=$(SEED) GROW=$(GROW) Tests/Fuzz/fuzz.sh $(TARGETS)
 
 asan: ## the suite under the address sanitizer, the C parts under that of undefined behaviour too: TESTS="--filter ..."
 	@.ci/setup test

@@ -2,8 +2,11 @@
 // SPDX-License-Identifier: MIT
 import PackageDescription
 
+/// The fuzzers, which link only with libFuzzer: `make fuzz` asks for them.
+let isFuzzing = Context.environment["PVDISK_FUZZ"] != nil
+
 /// The settings of every Swift target: what the compiler can check, it checks, and a warning is an error.
-let checked: [SwiftSetting] = [
+let strict: [SwiftSetting] = [
   .strictMemorySafety(),
   .treatAllWarnings(as: .error),
   .enableUpcomingFeature("ExistentialAny"),
@@ -12,9 +15,21 @@ let checked: [SwiftSetting] = [
   .enableExperimentalFeature("Lifetimes"),
   .enableExperimentalFeature("SuppressedAssociatedTypes"),
 ]
+let checked = strict + (isFuzzing ? [.unsafeFlags(["-sanitize=address"])] : [])
+/// Those of targets whose branches libFuzzer is to see.
+///
+/// Of two `-sanitize` the last is the only one.
+let covered = isFuzzing ? strict + [.unsafeFlags(["-sanitize=fuzzer,address"])] : checked
+
+/// The modules that hostile bytes reach.
+let targetsOfFuzzing: Set = [
+  "XenWire", "SharedRing", "XenStore", "XenBus", "BlockFront", "BlockBack", "DiskImages", "FuseExport", "Protection",
+]
 
 func module(_ name: String, imports: [Target.Dependency] = []) -> Target {
-  .target(name: name, dependencies: imports, path: "Sources/\(name)", swiftSettings: checked)
+  .target(
+    name: name, dependencies: imports, path: "Sources/\(name)",
+    swiftSettings: targetsOfFuzzing.contains(name) ? covered : checked)
 }
 
 func tests(_ name: String, imports: [Target.Dependency], resources: [Resource] = []) -> Target {
@@ -27,22 +42,33 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let collections: Target.Dependency = .product(name: "HashTreeCollections", package: "swift-collections")
 
-/// The fuzzers, which link only with libFuzzer: `make fuzz` asks for them.
-let isFuzzing = Context.environment["PVDISK_FUZZ"] != nil
-let fuzzers: [Target] =
-  !isFuzzing
-  ? []
-  : [
-    .target(name: "CFuzzer", path: "Tests/Fuzz/CFuzzer"),
-    .executableTarget(
-      name: "pvdisk-fuzz",
-      dependencies: [
-        "CFuzzer", "PVPeers", "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenBus",
-        "XenStore", "XenHypervisor", "XenWire", "GuestMemory", "FuseExport", "DiskImages", "Protection", "CLinux",
-        "pvdisk", arguments,
-      ],
-      path: "Tests/Fuzz/Fuzzers", swiftSettings: checked),
-  ]
+/// What the fuzzers' harnesses are made of.
+let harnessImports: [Target.Dependency] = [
+  "CFuzzKernel", "PVMachine", "PVPeers", "PVTestSupport", "BlockFront", "BlockBack", "BlockIO", "SharedRing", "XenBus",
+  "XenStore", "XenHypervisor", "XenWire", "GuestMemory", "FuseExport", "DiskImages", "Protection", "CLinux", "pvdisk",
+  arguments,
+]
+let notHarnesses = ["CFuzzKernel", "CFuzzer", "Corpus", "ResponseStorm", "RingStorm", "StoreFuzz", "fuzz.sh"]
+/// What libFuzzer is not told at once, or not at all: see CFuzzer.c.
+let wrapped =
+  ["8bit_counters_init", "pcs_init"] + [1, 2, 4, 8].flatMap { ["trace_cmp\($0)", "trace_const_cmp\($0)"] }
+/// The harnesses as fuzzers, or as tests that run each corpus once.
+let harnesses: Target =
+  isFuzzing
+  ? .executableTarget(
+    name: "pvdisk-fuzz", dependencies: harnessImports + ["CFuzzer"], path: "Tests/Fuzz",
+    exclude: notHarnesses + ["CorpusTests"], sources: ["Harnesses", "Fuzzer"], swiftSettings: covered,
+    // gold cannot link what the sanitizers add; libFuzzer itself is C++; CFuzzer chooses which branches it sees.
+    linkerSettings: [
+      .unsafeFlags(
+        [
+          "-sanitize=fuzzer,address", "-use-ld=lld", "-Xlinker", "-lstdc++",
+        ] + wrapped.flatMap { ["-Xlinker", "--wrap=__sanitizer_cov_" + $0] })
+    ])
+  : .testTarget(
+    name: "FuzzTests", dependencies: harnessImports, path: "Tests/Fuzz", exclude: notHarnesses + ["Fuzzer"],
+    sources: ["Harnesses", "CorpusTests"],
+    swiftSettings: checked)
 
 /// The command: a program, or, for the fuzzer that reads its command lines, a library whose `main` has another name.
 let command: [Target] = {
@@ -55,7 +81,7 @@ let command: [Target] = {
     .unsafeFlags(["-Xfrontend", "-entry-point-function-name", "-Xfrontend", "pvdisk_main"])
   ]
   return isFuzzing
-    ? [.target(name: "pvdisk", dependencies: imports, path: "Sources/pvdisk", swiftSettings: checked + entry)]
+    ? [.target(name: "pvdisk", dependencies: imports, path: "Sources/pvdisk", swiftSettings: covered + entry)]
     : [.executableTarget(name: "pvdisk", dependencies: imports, path: "Sources/pvdisk", swiftSettings: checked)]
 }()
 
@@ -125,6 +151,7 @@ let package = Package(
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .target(name: "CSystemFaults", path: "Tests/CSystemFaults"),
     .target(name: "CSlowStart", path: "Tests/CSlowStart"),
+    .target(name: "CFuzzKernel", path: "Tests/Fuzz/CFuzzKernel"),
     .target(
       name: "PVTestSupport",
       dependencies: ["BlockIO", "GuestMemory", "XenWire", "XenStore", "CLinux"],
@@ -221,6 +248,7 @@ let package = Package(
     .testTarget(
       name: "EndToEndTests", dependencies: ["pvdisk", "CLinux"], path: "Tests/EndToEndTests", swiftSettings: checked),
     tests("FuseExportTests", imports: ["FuseExport", "BlockIO", "GuestMemory", "CLinux", "CSlowStart"]),
-  ] + command + fuzzers,
+    harnesses,
+  ] + (isFuzzing ? [.target(name: "CFuzzer", path: "Tests/Fuzz/CFuzzer")] : []) + command,
   swiftLanguageModes: [.v6]
 )

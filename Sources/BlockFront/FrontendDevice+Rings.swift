@@ -10,7 +10,15 @@ import XenWire
 
 extension FrontendDevice {
   /// Reads the backend's limits, makes the rings, and publishes them in one transaction (blkfront's `talk_to_blkback`).
+  ///
+  /// Rings that were published before and that no queue has taken are given back: a backend that was refused may say once more
+  /// that it is connected, as often as it likes.
   func publishRings(_ backend: DeviceFolder) throws(FrontendError) {
+    let unused = state.withLock { state in
+      defer { state.links.removeAll { !$0.isTaken } }
+      return state.links.filter { !$0.isTaken }
+    }
+    _ = takeBack(unused)
     let trusted = folder.value(FrontendKey.trusted) && knobs.trusted
     let order = min(ringPageOrder(offeredBy: backend), knobs.maxRingPageOrder)
     let plan = plan(offeredBy: backend, ringPages: 1 << order)

@@ -8,8 +8,7 @@ public import GuestMemory
 /// The protection tuples of a disk, kept in a file beside its image.
 ///
 /// ```
-/// byte 0     "pvdisk protection\n", then from byte 32: form number, type, guard kind, interval shift (a byte each)
-///     40     u64 sectors of the disk
+/// byte 0     the header (``TagHeader``)
 ///   4096     a tuple for each interval, every bit inverted: a hole reads as all ones, which nobody checks
 /// ```
 ///
@@ -30,7 +29,6 @@ public import GuestMemory
   public let isReadOnly: Bool
 
   static let headerByteCount = 4096
-  static let mark: [UInt8] = Array("pvdisk protection\n".utf8)
 
   /// The name of the tag file beside an image.
   public static func path(besides image: String) -> String { image + ".dif" }
@@ -107,24 +105,22 @@ public import GuestMemory
       if isReadOnly { throw .unsupported("\(path) is empty; mount the disk writable once to start it") }
       return try writeHeader(descriptor, path, form, sectorCount, byteCount)
     }
-    var header = [UInt8](repeating: 0, count: 48)
+    var header = [UInt8](repeating: 0, count: TagHeader.byteCount)
     let count = unsafe header.withUnsafeMutableBytes { unsafe pread(descriptor, $0.baseAddress, $0.count, 0) }
-    guard count == header.count, Array(header[0..<mark.count]) == mark else {
-      throw .unsupported("\(path) is no tag file of pvdisk; move it away, or name another")
-    }
-    let wanted = bytes(of: form)
-    guard Array(header[32..<36]) == wanted else {
+    header.removeLast(header.count - max(count, 0))
+    switch TagHeader.judge(header[...], form: form, sectorCount: sectorCount) {
+    case .fits: break
+    case .grows: if !isReadOnly { try writeHeader(descriptor, path, form, sectorCount, byteCount) }
+    case .foreign: throw .unsupported("\(path) is no tag file of pvdisk; move it away, or name another")
+    case .otherForm:
       throw .unsupported(
         "\(path) holds protection information of another form; mount the disk as before, or remove the file to start "
           + "again without protection")
-    }
-    let sectors = (0..<8).reduce(UInt64(0)) { $0 | UInt64(header[40 + $1]) << UInt64($1 * 8) }
-    guard sectors <= sectorCount else {
+    case .larger(let sectors):
       throw .unsupported(
         "\(path) is for a disk of \(sectors) sectors, this one has \(sectorCount); remove it to start again without "
           + "protection")
     }
-    if sectors < sectorCount, !isReadOnly { try writeHeader(descriptor, path, form, sectorCount, byteCount) }
     guard isReadOnly || status.st_size >= byteCount || ftruncate(descriptor, byteCount) == 0 else {
       throw .system(call: "ftruncate", path: path, code: pv_errno())
     }
@@ -136,17 +132,11 @@ public import GuestMemory
   private static func writeHeader(
     _ descriptor: CInt, _ path: String, _ form: ProtectionForm, _ sectorCount: UInt64, _ byteCount: Int
   ) throws(BlockError) {
-    var header = mark + Array(repeating: 0, count: 48 - mark.count)
-    header.replaceSubrange(32..<36, with: bytes(of: form))
-    for place in 0..<8 { header[40 + place] = UInt8(truncatingIfNeeded: sectorCount >> UInt64(place * 8)) }
+    let header = TagHeader.bytes(form: form, sectorCount: sectorCount)
     let count = unsafe header.withUnsafeBytes { unsafe pwrite(descriptor, $0.baseAddress, $0.count, 0) }
     guard count == header.count else { throw .system(call: "pwrite", path: path, code: pv_errno()) }
     guard ftruncate(descriptor, byteCount) == 0 else {
       throw .system(call: "ftruncate", path: path, code: pv_errno())
     }
-  }
-
-  private static func bytes(of form: ProtectionForm) -> [UInt8] {
-    [1, form.type.rawValue, form.guardKind.rawValue, UInt8(form.intervalShift)]
   }
 }

@@ -34,7 +34,7 @@ struct ByteQueue: Sendable {
   }
 
   mutating func removeAll() {
-    storage = []
+    storage.removeAll(keepingCapacity: storage.capacity <= 4096)
     head = 0
   }
 

@@ -157,6 +157,11 @@ public final class StoreSession {
     return try state.caller(id, in: number == 0 ? nil : TransactionID(rawValue: number))
   }
 
+  /// Whether nothing is half-done here: no part of a request, no reply that waits, and no more of them coming.
+  var isAtRest: Bool {
+    failure == .none && input.isEmpty && output.isEmpty && unsettled.isEmpty && !isHeldUp && !mustCollect
+  }
+
   // MARK: Bytes out
 
   /// The number of bytes that wait to be sent.

@@ -235,4 +235,25 @@ struct FrontendNegotiationTests {
     #expect(events.count == 1 && bench.read(bench.definition.frontendPath, "ring-ref") != nil)
     #expect(bench.read(bench.definition.frontendPath, "state") == "4")
   }
+
+  @Test("a backend that was refused and says again and again that it is connected costs no more than one ring")
+  func refusedAgain() throws {
+    let bench = try NegotiationBench()
+    let before = bench.machine.ledger
+    let frontend = makeFrontend(bench)
+    try frontend.probe()
+    try bench.write(bench.definition.backendPath, ["state": "2"])
+    _ = frontend.handleWatches()
+    let published = bench.machine.ledger
+    for _ in 0..<20 {
+      try bench.write(bench.definition.backendPath, ["state": "4"])
+      guard case .failed? = frontend.handleWatches().first else {
+        Issue.record("a backend without a capacity was not refused")
+        return
+      }
+    }
+    #expect(bench.machine.ledger == published)
+    #expect(frontend.finishClosing() == 0)
+    #expect(bench.machine.ledger == before)
+  }
 }

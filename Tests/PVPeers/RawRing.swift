@@ -20,41 +20,48 @@ extension RingFormat {
 }
 
 /// A queue's ring memory as plain words and bytes: what a peer that keeps to no rules can write and read.
+@frozen
 public struct RawRing<ABI: RingFormat>: Sendable {
   /// The pages.
   public let region: SharedRegion
   /// Where everything is.
   public let geometry: RingGeometry
   /// The number of slots.
-  public var slotCount: UInt32 { geometry.depth }
+  @inlinable public var slotCount: UInt32 { geometry.depth }
 
   /// Looks at ring memory.
+  @inlinable
   public init(_ region: SharedRegion, _ geometry: RingGeometry) {
     self.region = region
     self.geometry = geometry
   }
 
   /// The shared `req_prod`.
+  @inlinable
   public var requestProducer: UInt32 {
     get { region.word32(at: geometry.requestProducerOffset).loadAcquiring() }
     nonmutating set { region.word32(at: geometry.requestProducerOffset).storeReleasing(newValue) }
   }
   /// The shared `req_event`.
+  @inlinable
   public var requestEvent: UInt32 {
     get { region.word32(at: geometry.requestEventOffset).loadAcquiring() }
     nonmutating set { region.word32(at: geometry.requestEventOffset).storeReleasing(newValue) }
   }
   /// The shared `rsp_prod`.
+  @inlinable
   public var responseProducer: UInt32 {
     get { region.word32(at: geometry.responseProducerOffset).loadAcquiring() }
     nonmutating set { region.word32(at: geometry.responseProducerOffset).storeReleasing(newValue) }
   }
   /// The shared `rsp_event`.
+  @inlinable
   public var responseEvent: UInt32 {
     get { region.word32(at: geometry.responseEventOffset).loadAcquiring() }
     nonmutating set { region.word32(at: geometry.responseEventOffset).storeReleasing(newValue) }
   }
   /// The shared response consumer of split rings; 0 and nowhere in a shared ring.
+  @inlinable
   public var responseConsumer: UInt32 {
     get { geometry.responseConsumerOffset.map { region.word32(at: $0).loadAcquiring() } ?? 0 }
     nonmutating set {
@@ -63,6 +70,7 @@ public struct RawRing<ABI: RingFormat>: Sendable {
   }
 
   /// A request slot's memory, by free-running index.
+  @inlinable
   public func slot(_ index: UInt32) -> SharedRegion {
     let place = Int(index % geometry.requestCount)
     return region.slice(
@@ -70,6 +78,7 @@ public struct RawRing<ABI: RingFormat>: Sendable {
   }
 
   /// A response's memory, by free-running index.
+  @inlinable
   public func responseSlot(_ index: UInt32) -> SharedRegion {
     let place = Int(index % geometry.responseCount)
     return region.slice(
@@ -77,16 +86,19 @@ public struct RawRing<ABI: RingFormat>: Sendable {
   }
 
   /// A slot's bytes.
+  @inlinable
   public func bytes(_ index: UInt32) -> [UInt8] {
     (0..<geometry.requestStride).map { slot(index).load(UInt8.self, at: $0) }
   }
 
   /// Writes bytes into a slot.
+  @inlinable
   public func write(_ bytes: [UInt8], to index: UInt32) {
     for (offset, byte) in bytes.enumerated() { slot(index).store(byte, at: offset) }
   }
 
   /// Reads a slot as a response.
+  @inlinable
   public func response(_ index: UInt32) -> BlockResponse {
     let slot = responseSlot(index)
     return BlockResponse(
@@ -95,6 +107,7 @@ public struct RawRing<ABI: RingFormat>: Sendable {
   }
 
   /// Writes a response into a slot.
+  @inlinable
   public func write(_ response: BlockResponse, to index: UInt32) {
     let slot = responseSlot(index)
     slot.store(response.id, at: 0)
@@ -103,6 +116,7 @@ public struct RawRing<ABI: RingFormat>: Sendable {
   }
 
   /// Copies a slot as a request.
+  @inlinable
   public func request(_ index: UInt32) -> RequestSlot<ABI> {
     var copy = RequestSlot<ABI>()
     // SAFETY: the region is a whole slot.
@@ -115,6 +129,7 @@ public struct RawRing<ABI: RingFormat>: Sendable {
   }
 
   /// Writes a request into a slot.
+  @inlinable
   public func write(_ request: borrowing RequestSlot<ABI>, to index: UInt32) {
     // SAFETY: the region is a whole slot.
     unsafe slot(index).withUnsafeBytes { bytes in
