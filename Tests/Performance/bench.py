@@ -236,7 +236,7 @@ def measure_curves(arguments, chosen, image, scratch, placement):
             continue
         points = extras.curve_points(curve, by_name, placement, runtime)
         curves[curve.name] = points
-        unit = "MB/s" if curve.name in ("size", "segments") else "thousand reads a second"
+        unit = "MB/s" if curve.name in ("size", "segments", "kept-grants") else "thousand reads a second"
         pictures[f"scale-{curve.name}.svg"] = plots.lines(f"pvdisk by {curve.name}", curve.x_name, unit, points)
     if "all" in names or "disks" in names:
         points, shares = extras.disk_points(by_name, image, scratch, placement, runtime)
